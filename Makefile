@@ -1,0 +1,61 @@
+# Two commands set up a fresh machine: `make demo` shows the product, `make test` tests it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The Python to use; empty: the newest suitable one that this machine has.
+PYTHON ?=
+export PYTHON
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo '  PYTHON=/path/to/python chooses the interpreter of .venv; ARGS="-k claim" goes to pytest'
+
+$(VENV)/.ready: pyproject.toml .ci/make-venv .ci/constraints.txt
+	@.ci/make-venv $(VENV)
+
+.PHONY: setup
+setup: $(VENV)/.ready ## Make .venv with the package (editable) and its test and lint tools
+	@:
+
+.PHONY: demo
+demo: setup ## Register a flow, run it, and show its log and result
+	@PATH="$(abspath $(BIN)):$$PATH" bash docs/examples/demo.sh
+
+.PHONY: test
+test: setup ## Run the tests: unit, contracts, end to end, generated
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: setup ## Check style, types and layers
+	@echo 'ruff check'; $(BIN)/ruff check --quiet
+	@echo 'ruff format --check'; $(BIN)/ruff format --check --quiet || { $(BIN)/ruff format --check; exit 1; }
+	@echo 'mypy'; $(BIN)/mypy --no-error-summary
+	@echo 'lint-imports'; said=$$($(BIN)/lint-imports --no-cache) || { echo "$$said"; exit 1; }
+	@echo 'all clean'
+
+.PHONY: test-all
+test-all: ## Run the tests on 3.11, 3.12 and 3.13, as far as this machine has them
+	@.ci/test-all $(ARGS)
+
+.PHONY: bench
+bench: setup ## Measure start, latency, throughput and idle cost beside the bare interpreter
+	@for bench in startup latency throughput idle claims; do PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/bench/$$bench.py || exit 1; done
+
+# The oldest supported Python: what has a version for it has the same one for the others.
+.PHONY: pins
+pins: ## Renew .ci/constraints.txt with the newest versions (make check test-all must pass with them)
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	CONSTRAINTS=/dev/null PYTHON= .ci/make-venv "$$folder/venv" 3.11; \
+	{ head -n 1 .ci/constraints.txt; "$$folder/venv/bin/python" -m pip freeze --exclude-editable; } >"$$folder/pins"; \
+	cp "$$folder/pins" .ci/constraints.txt
+
+.PHONY: clean
+clean: ## Remove what the other targets made
+	@rm -rf .venv .venv-3.* .demo build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
+	@find agent tests docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,284 @@
+"""The daemon: claims runs for its free slots, keeps their leases, drains, stops.
+
+::
+
+    services ── signals      first: drain; second: end what runs
+             ├─ listener     the queue's poke, or the poll, wakes the two below
+             ├─ leases       extends all leases in one call; ends what it says was cancelled or lost
+             └─ claiming     free slots -> claim -> one task per run (``execute``)
+
+Nothing of a run depends on this process staying alive; what a drained agent leaves is as after a kill -9, only that
+there is nothing left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import signal
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import anyio
+import anyio.abc
+
+from flow_agent import events
+from flow_agent.errors import FlowAgentError, QueueUnavailable
+from flow_agent.execute import Tools, execute
+from flow_agent.hold import Hold, answered
+from flow_agent.model import AgentInfo, Claim, Reason, Verdict
+
+FASTEST_EXTEND = 0.2
+"""Seconds between two extensions that pokes asked for: a burst of submits must not become one of writes."""
+OVERDUE = 0.02
+"""Seconds until the next look when a run is due already and the claim that promotes it is on its way."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Seconds between looks at an idle queue (jittered), between signs of life, and for the last words of a stop."""
+
+    poll: float = 5.0
+    heartbeat: float = 10.0
+    last_words: float = 60.0
+
+
+class _DrainedEarly(Exception):
+    """Told to stop before the queue had answered once."""
+
+
+class Agent:
+    """One life of an agent."""
+
+    def __init__(self, info: AgentInfo, tools: Tools, pace: Pace, *, until_empty: bool = False) -> None:
+        self._info, self._tools, self._pace, self._until_empty = info, tools, pace, until_empty
+        self._holds: dict[int, Hold] = {}
+        """By identity: an agent that lost a run and claims it again holds it twice for a while."""
+        self._retried: set[str] = set()
+        self._executed = 0
+        self._draining = self._forced = False
+        self._changed = anyio.Event()
+        self._extend_now = anyio.Event()
+        self._drained = anyio.Event()
+
+    async def serve(self, *, signals: bool = True, ready: Callable[[], None] = lambda: None) -> bool:
+        """Work until drained; whether all attempts could end by themselves. ``ready`` is called once it works.
+
+        Raises QueueError: the queue is broken for good. Attempts go on under their keepers then.
+        """
+        try:
+            await self._serve(signals, ready)
+        except BaseExceptionGroup as group:  # task groups wrap what ends them; the command line wants the cause
+            if (broken := _first(group, FlowAgentError)) is not None:
+                raise broken from None
+            raise
+        await self._say(lambda: self._tools.queue.retire(self._info))
+        events.agent_stopped(runs=self._executed, forced=self._forced)
+        return not self._forced
+
+    async def _serve(self, signals: bool, ready: Callable[[], None]) -> None:
+        async with anyio.create_task_group() as services:
+            if signals:
+                await services.start(self._signals, name="signals")
+            with contextlib.suppress(_DrainedEarly):
+                adopted = await self._adopt()
+                services.start_soon(self._listen, name="listener")
+                services.start_soon(self._keep_leases, name="leases")
+                ready()
+                async with anyio.create_task_group() as runs:
+                    for hold in adopted:
+                        runs.start_soon(self._run, hold, name=f"run {hold.claim.run.id}")
+                    await self._claiming(runs)
+            services.cancel_scope.cancel()
+
+    def drain(self) -> None:
+        """Claim nothing more; a second time: end what runs."""
+        if not self._draining:
+            self._draining = True
+            events.agent_draining(len(self._holds))
+        elif not self._forced:
+            self._forced = True
+            events.agent_stopping(len(self._holds))
+            for hold in self._holds.values():
+                hold.end(Reason.AGENT_STOPPING)
+        self._change()
+
+    # Services
+
+    async def _signals(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+            task_status.started()
+            async for _ in received:
+                self.drain()
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                await self._tools.queue.wait(await self._quiet_time())
+            except QueueUnavailable as error:
+                events.queue_unavailable("wait", self._pace.poll, error)
+                await anyio.sleep(self._pace.poll)
+            self._extend_now.set()
+            self._change()
+
+    async def _quiet_time(self) -> float:
+        """Seconds for which nothing is expected: the jittered poll, or less if a run becomes due before."""
+        poll = self._pace.poll * random.uniform(0.8, 1.2)  # noqa: S311 - agents that start together should not poll so
+        due = await self._tools.queue.next_due() if len(self._holds) < self._info.limit else None
+        return poll if due is None else min(poll, max(OVERDUE, due - self._tools.now()))
+
+    async def _keep_leases(self) -> None:
+        beat = anyio.current_time()
+        while True:
+            with anyio.CancelScope(deadline=beat):
+                await self._extend_now.wait()
+            self._extend_now = anyio.Event()
+            beaten = anyio.current_time() >= beat
+            if self._holds or beaten:  # a poke is about cancelling only if we hold something
+                await self._extend()
+                if beaten:
+                    events.flush()
+                    await self._resolve_lost()
+                beat = anyio.current_time() + self._pace.heartbeat
+                await anyio.sleep(FASTEST_EXTEND)
+
+    async def _extend(self) -> None:
+        before = anyio.current_time()
+        holds = {(hold.claim.run.id, hold.claim.number): hold for hold in self._holds.values()}
+        info = replace(self._info, running=len(holds), draining=self._draining)
+        claims = [hold.claim for hold in holds.values()]
+        try:
+            verdicts = await self._tools.queue.extend(info, claims)
+        except QueueUnavailable as error:
+            events.queue_unavailable("extend", self._pace.heartbeat, error)
+            return
+        for key, verdict in verdicts.items():
+            hold = holds[key]
+            if verdict is Verdict.LOST and id(hold) in self._holds:
+                hold.end(Reason.LEASE_LOST)
+            elif verdict is Verdict.CANCEL:
+                hold.end(Reason.CANCELLED)
+            if verdict is not Verdict.LOST:
+                await hold.move(before + self._lease(hold))
+
+    async def _resolve_lost(self) -> None:
+        """See to the runs of agents that are gone also while we are too full to claim, and the claim does not."""
+        with contextlib.suppress(QueueUnavailable):
+            events.runs_resolved(await self._tools.queue.reap())
+
+    def _lease(self, hold: Hold) -> float:
+        return self._tools.leases.running if hold.started else self._tools.leases.claimed
+
+    # Runs
+
+    async def _adopt(self) -> list[Hold]:
+        """What an earlier life of this agent left: its attempts go on, its unstarted claims are given back."""
+        queue, limit, request = self._tools.queue, self._info.limit, uuid.uuid4().hex
+        try:
+            await answered("announce", lambda: queue.announce(self._info), lambda: self._draining)
+            before = anyio.current_time()
+            claims = await answered(
+                "take_over", lambda: queue.take_over(self._info, limit, request), lambda: self._draining
+            )
+        except QueueUnavailable:
+            raise _DrainedEarly from None
+        for launcher in self._tools.launchers.values():
+            refs = {claim.ref for claim in claims if claim.ref and claim.run.launcher == launcher.name}
+            await launcher.adopt(refs)
+        for claim in claims:
+            events.run_adopted(claim)
+        return [self._hold(claim, before) for claim in claims]
+
+    def _hold(self, claim: Claim, before: float) -> Hold:
+        hold = Hold(claim, before + claim.lease)
+        self._holds[id(hold)] = hold
+        return hold
+
+    async def _run(self, hold: Hold) -> None:
+        try:
+            await execute(hold, self._tools)
+        finally:
+            del self._holds[id(hold)]
+            self._executed += 1
+            if hold.retry_in is not None:
+                self._retried.add(hold.claim.run.id)
+            self._change()
+
+    async def _claiming(self, runs: anyio.abc.TaskGroup) -> None:
+        """Claim until drained, or, with ``until_empty``, until there is nothing left to wait for."""
+        while not self._draining:
+            changed = self._changed
+            free = self._info.limit - len(self._holds)
+            claims = await self._claim(free) if free > 0 else []
+            for claim, before in claims:
+                events.run_claimed(claim)
+                runs.start_soon(self._run, self._hold(claim, before), name=f"run {claim.run.id}")
+            if claims or free <= 0:
+                await self._changed_since(changed, math.inf if free <= len(claims) else 0.0)
+            elif self._until_empty and await self._nothing_left():
+                return
+            else:
+                await self._changed_since(changed, math.inf)
+        await self._wait_for_the_rest(runs)
+
+    async def _claim(self, free: int) -> list[tuple[Claim, float]]:
+        """Win up to ``free`` runs, each with the time before the request. A lost reply is asked for again."""
+        request = uuid.uuid4().hex
+        before = anyio.current_time()
+        try:
+            # Not cancelled by a drain: between commit and answer, a run would be held by nobody that knows.
+            claims = await answered(
+                "claim", lambda: self._tools.queue.claim(self._info, free, request), lambda: self._draining
+            )
+        except QueueUnavailable:
+            return []
+        return [(claim, before) for claim in claims]
+
+    async def _nothing_left(self) -> bool:
+        """Whether this agent's own attempts, with their retries, have ended; called after an empty claim."""
+        if self._holds:
+            return False
+        for run_id in list(self._retried):
+            run = await answered("get", partial(self._tools.queue.get, run_id))
+            if run.state.terminal:
+                self._retried.discard(run_id)
+        # A claim promotes only so many due runs; ours may be among the next.
+        due = await answered("next_due", self._tools.queue.next_due)
+        return not self._retried and (due is None or due > self._tools.now())
+
+    async def _wait_for_the_rest(self, runs: anyio.abc.TaskGroup) -> None:
+        """After a drain: wait for what runs, or, once forced, for no longer than its end may take."""
+        info = replace(self._info, running=len(self._holds), draining=True)
+        await self._say(lambda: self._tools.queue.announce(info))
+        while self._holds and not self._forced:
+            await self._changed_since(self._changed, math.inf)
+        with anyio.move_on_after(self._tools.means.grace + self._pace.last_words):
+            while self._holds:
+                await self._changed_since(self._changed, math.inf)
+        runs.cancel_scope.cancel()
+
+    async def _say(self, words: Callable[[], Awaitable[None]]) -> None:
+        """Tell the queue, if it listens: nothing depends on it."""
+        with contextlib.suppress(QueueUnavailable):
+            await words()
+
+    def _change(self) -> None:
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    @staticmethod
+    async def _changed_since(changed: anyio.Event, at_most: float) -> None:
+        with anyio.move_on_after(at_most):
+            await changed.wait()
+
+
+def _first(group: BaseExceptionGroup[BaseException], kind: type[FlowAgentError]) -> FlowAgentError | None:
+    """The first error of ``kind`` in the group, if there is no fault of ours beside it."""
+    for error in group.exceptions:
+        found = _first(error, kind) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, kind):
+            return found
+    return None

@@ -1,0 +1,99 @@
+"""Puts an agent together from the settings and an open queue."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+
+from flow_agent import plugins
+from flow_agent.agent import Agent, Pace
+from flow_agent.errors import FlowAgentError
+from flow_agent.execute import Tools
+from flow_agent.identity import checked_name, held
+from flow_agent.model import AgentInfo, Registration
+from flow_agent.ports import Launcher, Leases, Queue, Storage
+from flow_agent.prepare import Means
+from flow_agent.retry import Policy
+from flow_agent.settings import Settings
+from flow_agent.version import __version__
+from flow_agent.workspace import spool_root
+
+
+@asynccontextmanager
+async def assembled(
+    settings: Settings, queue: Queue, *, name: str | None = None, until_empty: bool = False
+) -> AsyncIterator[tuple[Agent, AgentInfo]]:
+    """An agent that works on ``queue`` and has not begun to, with what it says of itself.
+
+    It holds its name (``name``, else the settings') in the home while the block runs.
+
+    Raises AgentRunning: another one holds it. InvalidInput: the name or a launcher's cannot be. FlowAgentError: the
+    home cannot be written.
+    """
+    name = checked_name(name or settings.agent.name)
+    async with AsyncExitStack() as stack:
+        try:
+            lasting = stack.enter_context(held(settings.home, name))
+        except OSError as error:
+            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+            raise FlowAgentError(
+                f"the home {settings.home} cannot be used: {error.strerror or error}",
+                hint="free some space on its disk"
+                if full
+                else "set FLOW_AGENT_HOME to a folder that you may write, or give --home",
+            ) from error
+        launchers = {
+            wanted: await stack.enter_async_context(plugins.load("launchers", wanted)(settings.home, name))
+            for wanted in dict.fromkeys(settings.agent.launchers)
+        }
+        info = replace(_info(settings, launchers), id=lasting, name=name)
+        pace = Pace(poll=settings.agent.poll, heartbeat=settings.lease.heartbeat, last_words=settings.report.seconds)
+        yield Agent(info, _tools(settings, queue, launchers, name), pace, until_empty=until_empty), info
+
+
+def _info(settings: Settings, launchers: dict[str, Launcher]) -> AgentInfo:
+    host = socket.gethostname()
+    return AgentInfo(
+        id="",
+        name="",
+        incarnation=uuid.uuid4().hex,
+        labels=frozenset(settings.agent.labels) | ({host} if settings.agent.hostname_label else set()),
+        launchers={name: launcher.scope for name, launcher in launchers.items()},
+        default_launcher=settings.agent.launchers[0],
+        only_labelled=settings.agent.only_labelled,
+        limit=settings.agent.limit,
+        host=host,
+        pid=os.getpid(),
+        version=__version__,
+        started_at=time.time(),
+    )
+
+
+def _tools(settings: Settings, queue: Queue, launchers: dict[str, Launcher], name: str) -> Tools:
+    means = Means(
+        storage=_storage,
+        secrets=plugins.load("secret_providers", "environment")(),
+        fetch=Policy(tries=settings.fetch.tries, seconds=settings.fetch.seconds),
+        env=settings.agent.env,
+        grace=settings.stop.grace,
+        output_limit=settings.output.limit,
+    )
+    return Tools(
+        queue=queue,
+        launchers=launchers,
+        means=means,
+        spool=spool_root(settings.home, name),
+        leases=Leases(claimed=settings.lease.claimed, running=settings.lease.running),
+        release_for=settings.fetch.release_for,
+    )
+
+
+def _storage(registration: Registration) -> Storage:
+    storage: Storage = plugins.load("storages", registration.storage["type"]).from_description(registration.storage)
+    return storage

@@ -1,0 +1,163 @@
+"""Every error that this program raises on purpose.
+
+::
+
+    FlowAgentError                 message, and the way out as ``hint``
+    ├── InvalidInput               what a person gave does not fit                          exit code 2
+    │   ├── SettingsError          option, variable or file
+    │   └── ParametersInvalid      parameters against the flow's signature
+    ├── RegistrationError          the file raises, holds no flow, or cannot be stored
+    ├── NotFound                   no such flow, run, result
+    ├── AgentRunning               another live agent holds this name
+    ├── QueueError                 the queue refuses, lastingly
+    │   ├── QueueUnavailable       no answer now; the same call may go through later
+    │   ├── QueueTooNew            the database was written by a newer program
+    │   └── ClaimLost              this claim is not the current one of its run
+    └── RunError                   ends an attempt; carries its ``reason``
+        ├── FetchError             ``transient`` says whether another try can help
+        ├── VerificationError      what was fetched is not what was registered
+        ├── SecretNotFound
+        ├── SecretUnavailable      a provider did not answer; always transient
+        ├── LaunchError
+        └── ResultError
+
+A message says what is, what was expected and the way out, has no full stop after a single sentence, and never
+holds a secret.
+"""
+
+from __future__ import annotations
+
+from flow_agent.model import Reason
+
+
+class FlowAgentError(Exception):
+    """The root; ``hint`` is the way out, one sentence."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InvalidInput(FlowAgentError):
+    """What a person gave does not fit; nothing was changed."""
+
+    exit_code = 2
+
+
+class SettingsError(InvalidInput):
+    """An option, a variable or the settings file holds what no setting can be."""
+
+
+class ParametersInvalid(InvalidInput):
+    """The parameters do not fit the flow's signature."""
+
+
+class RegistrationError(FlowAgentError):
+    """A file cannot be registered; nothing of it was.
+
+    ``traceback`` is what the file's own code raised, as Python shows it, without our frames; empty if it did not.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, traceback: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.traceback = traceback
+
+
+class NotFound(FlowAgentError):
+    """Nothing of that name or id is in the queue."""
+
+
+class AgentRunning(FlowAgentError):
+    """A live agent of the same name already works in this home."""
+
+
+class QueueError(FlowAgentError):
+    """The queue refuses; the same call will be refused again."""
+
+
+class QueueUnavailable(QueueError):
+    """The queue does not answer now; the same call may go through later."""
+
+
+class QueueTooNew(QueueError):
+    """The database was written by a newer program than this one."""
+
+
+class ClaimLost(QueueError):
+    """The claim is not the current one of its run: it expired, was taken over, or the run has ended."""
+
+
+class RunError(FlowAgentError):
+    """Ends an attempt with a ``reason``; ``transient`` says whether a later try can help."""
+
+    reason = Reason.AGENT_ERROR
+    transient = False
+
+
+class FetchError(RunError):
+    """The payload could not be fetched; names storage and location, never a secret."""
+
+    reason = Reason.FETCH_FAILED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        transient: bool,
+        hint: str | None = None,
+        retry_after: float | None = None,
+        reason: Reason | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.transient = transient
+        self.retry_after = retry_after
+        """Seconds that the storage asked us to wait, if it did."""
+        if reason is not None:
+            self.reason = reason
+
+
+class VerificationError(RunError):
+    """What was fetched is not what was registered, or may not run here."""
+
+    reason = Reason.DIGEST_MISMATCH
+
+    def __init__(self, message: str, *, reason: Reason = Reason.DIGEST_MISMATCH, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+class SecretNotFound(RunError):
+    """No provider has the secret; the message names every place that was looked in."""
+
+    reason = Reason.SECRET_NOT_FOUND
+
+
+class SecretUnavailable(RunError):
+    """A provider of secrets did not answer."""
+
+    reason = Reason.SECRET_NOT_FOUND
+    transient = True
+
+
+class LaunchError(RunError):
+    """The attempt could not be started; nothing of it is left behind."""
+
+    reason = Reason.LAUNCH_FAILED
+
+    def __init__(self, message: str, *, transient: bool = False, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.transient = transient
+
+
+class ResultError(RunError):
+    """The return value could not be stored or read back."""
+
+    reason = Reason.RESULT_FAILED
+
+
+def sentence(error: BaseException) -> str:
+    """The error and its way out in one line, as it stands in a run's detail."""
+    hint = getattr(error, "hint", None)
+    return f"{error}; {hint}" if hint else str(error)

@@ -1,0 +1,145 @@
+"""The only place that logs: one function per event, its level and its fields; the wording is here and nowhere else.
+
+Ids are fields, never part of the text. ``configure`` is called once, by the command line.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any, TextIO, cast
+
+import structlog
+
+from flow_agent.log_stream import PatientStream
+from flow_agent.model import AgentInfo, Claim, Outcome, Run, State
+
+_log: Any = structlog.get_logger("flow_agent")
+
+
+def configure(*, style: str = "auto", level: str = "info") -> None:
+    """Log to standard error: ``pretty``, ``json``, or ``auto``: pretty on a terminal, else JSON."""
+    out = _stream()
+    pretty = style == "pretty" or (style == "auto" and out.isatty())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=out.isatty())
+            if pretty
+            else structlog.processors.JSONRenderer(default=str),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", out)),
+        cache_logger_on_first_use=False,
+    )
+
+
+@functools.cache
+def _stream() -> PatientStream:
+    return PatientStream(2)
+
+
+def flush(seconds: float = 0.0) -> None:
+    """Write what waits for a reader of the log; ``seconds``: how long a slow one is waited for."""
+    _stream().flush(seconds)
+
+
+def agent_started(agent: AgentInfo, queue: str) -> None:
+    """The agent is about to claim."""
+    _log.info(
+        "agent.started",
+        name=agent.name,
+        queue=queue,
+        labels=sorted(agent.labels),
+        launchers=sorted(agent.launchers),
+        limit=agent.limit,
+        pid=agent.pid,
+        version=agent.version,
+    )
+
+
+def agent_draining(running: int) -> None:
+    """First signal: nothing more is claimed."""
+    _log.info("agent.draining", running=running, hint="a second signal ends them")
+
+
+def agent_stopping(running: int) -> None:
+    """Second signal: what runs is ended."""
+    _log.warning("agent.stopping", running=running)
+
+
+def agent_stopped(*, runs: int, forced: bool) -> None:
+    """The last line of an agent's life."""
+    _log.info("agent.stopped", runs=runs, forced=forced)
+
+
+def queue_unavailable(verb: str, wait: float, error: BaseException) -> None:
+    """A verb of the queue had no answer and will be repeated."""
+    _log.warning("queue.unavailable", verb=verb, retry_in_s=round(wait, 2), error=str(error))
+
+
+def run_claimed(claim: Claim) -> None:
+    """A run is ours."""
+    _log.debug("run.claimed", **_ids(claim))
+
+
+def run_adopted(claim: Claim) -> None:
+    """An attempt of an earlier life of this agent, or of another agent, is watched on."""
+    _log.info("run.adopted", **_ids(claim), ref=claim.ref)
+
+
+def run_released(claim: Claim, delay: float, detail: str) -> None:
+    """A claim was given back before user code started."""
+    _log.info("run.released", **_ids(claim), retry_in_s=round(delay, 1), detail=detail)
+
+
+def claim_lost(claim: Claim, detail: str) -> None:
+    """The run is somebody else's, or ended without us; nothing more is written for it."""
+    _log.warning("claim.lost", **_ids(claim), detail=detail)
+
+
+def fetch_waits(claim: Claim, number: int, wait: float, error: BaseException) -> None:
+    """A try to fetch failed in a way that may pass."""
+    _log.warning("fetch.waits", **_ids(claim), failed_try=number, retry_in_s=round(wait, 2), error=str(error))
+
+
+def attempt_ended(claim: Claim, outcome: Outcome, phases: dict[str, float], retry_in: float | None) -> None:
+    """The one line per attempt that answers most questions."""
+    log = _log.info if outcome.state is State.SUCCEEDED else _log.warning
+    log(
+        "attempt.ended",
+        **_ids(claim),
+        state=outcome.state.value,
+        reason=outcome.reason.value,
+        detail=outcome.detail.partition("\n")[0],
+        exit_code=outcome.exit_code,
+        retry_in_s=retry_in,
+        **{f"{phase}_s": round(seconds, 4) for phase, seconds in phases.items()},
+    )
+
+
+def runs_resolved(runs: list[Run]) -> None:
+    """Claims of agents that gave no sign of life were resolved."""
+    for run in runs:
+        _log.warning("lease.ended", run=run.id, flow=run.flow, state=run.state.value, agent=run.agent)
+
+
+def internal_error(claim: Claim, error: BaseException) -> None:
+    """A fault of ours, or of an adapter, that must not end the other runs."""
+    _log.error("agent.error", **_ids(claim), error=repr(error), exc_info=error)
+
+
+def remains_left(ref: str, error: BaseException) -> None:
+    """An attempt's folder could not be removed; the next start tries again."""
+    _log.warning("spool.left", ref=ref, error=str(error))
+
+
+def _ids(claim: Claim) -> dict[str, Any]:
+    return {
+        "run": claim.run.id,
+        "flow": claim.run.flow,
+        "version": claim.run.version,
+        "attempt": claim.attempt,
+        "claim": claim.number,
+    }

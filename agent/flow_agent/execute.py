@@ -1,0 +1,233 @@
+"""One attempt, from claim to report. The only place that may catch ``Exception``.
+
+Nothing here is shielded against the end of the agent: whatever is cut off in the middle is found again, in the queue
+and in the spool, by the next agent of this name, exactly as after a kill -9.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from flow_agent import events, workspace
+from flow_agent.errors import ClaimLost, LaunchError, RunError, sentence
+from flow_agent.hold import Hold, Phases, RunLog, answered
+from flow_agent.judge import judge, retry_delay
+from flow_agent.model import Claim, Ending, LogLine, Outcome, Reason, State
+from flow_agent.ports import Launcher, Leases, Queue
+from flow_agent.prepare import Means, fetch, spec
+from flow_agent.result_store import with_result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What every attempt of an agent shares. ``release_for``: seconds for which a fetch that fails in a way that
+    may pass is tried again through the queue; ``now`` is the wall clock."""
+
+    queue: Queue
+    launchers: Mapping[str, Launcher]
+    means: Means
+    spool: Path
+    leases: Leases
+    release_for: float = 600.0
+    now: Callable[[], float] = time.time
+
+
+class NotStarted(Exception):
+    """The claim was ended before user code started."""
+
+
+async def execute(hold: Hold, tools: Tools) -> None:
+    """Work on a claim until it is finished, released or lost. Raises nothing but cancellation."""
+    claim = hold.claim
+    launcher = tools.launchers[claim.run.launcher or "process"]
+    log, phases = RunLog(claim, tools.queue), Phases(claim)
+    try:
+        ref = claim.ref or await _begin(hold, launcher, tools, log, phases)
+        outcome = await _watch(hold, launcher, ref, tools, log)
+        phases.ended("run")
+        if claim.ref is not None and claim.run.started_at is not None:  # adopted: it ran before we watched it
+            phases.seconds["run"] = tools.now() - claim.run.started_at
+        await _report(hold, outcome, tools, phases)
+    except ClaimLost as lost:
+        events.claim_lost(claim, str(lost))
+        await _clear(hold, launcher)
+    except NotStarted:
+        await _clear(hold, launcher)
+        await _give_back(hold, tools)
+    except Exception as error:  # noqa: BLE001 - a fault in one attempt must not end the others
+        await launcher.stop(_ref(claim), 0)  # before anybody is told that it has ended
+        await _fail(hold, error, tools, log, phases)
+        await _remove(launcher, _ref(claim))
+    else:
+        await _remove(launcher, ref)
+
+
+# Before user code
+
+
+async def _begin(hold: Hold, launcher: Launcher, tools: Tools, log: RunLog, phases: Phases) -> str:
+    """Prepare, create, write it down, go; the attempt's ref."""
+    claim = hold.claim
+    ref = revision = None
+    with hold.preparing:
+        folder = await _spool(claim, tools)
+
+        async def on_wait(number: int, wait: float, error: BaseException) -> None:
+            events.fetch_waits(claim, number, wait, error)
+            await log.tell("WARNING", f"{error}; try {number + 1} in {wait:.1f} s")
+
+        fetched = await fetch(claim, folder, tools.means, on_wait)
+        phases.ended("fetch")
+        launch = await spec(claim, folder, fetched, deadline=hold.deadline, means=tools.means, tell=log.tell)
+        ref, revision = await launcher.create(launch), fetched.revision
+        phases.ended("launch")
+    if ref is None or hold.why is not None:
+        raise NotStarted
+    before = anyio.current_time()
+    await answered("started", lambda: tools.queue.started(claim, ref, revision=revision, scope=launcher.scope))
+    hold.started = True
+    hold.deadline = before + tools.leases.running
+    await hold.launched(launcher, ref)
+    await launcher.go(ref)
+    return ref
+
+
+async def _spool(claim: Claim, tools: Tools) -> Path:
+    try:
+        return await anyio.to_thread.run_sync(workspace.make_spool, tools.spool, claim.run.id, claim.number)
+    except OSError as error:
+        raise LaunchError(
+            f"no folder for the attempt could be made in {tools.spool}: {error.strerror}",
+            transient=True,
+            hint="free some space there, or see to its permissions",
+        ) from error
+
+
+async def _give_back(hold: Hold, tools: Tools) -> None:
+    """End a claim under which nothing was started: cancelled, lost, or back to the queue."""
+    claim = hold.claim
+    if hold.why is Reason.CANCELLED:
+        outcome = Outcome(state=State.CANCELLED, reason=Reason.CANCELLED, detail="cancelled before it started")
+        await _finish(hold, outcome, tools, {})
+    elif hold.why is Reason.AGENT_STOPPING:
+        await _forgiving(claim, answered("release", lambda: tools.queue.release(claim, detail="its agent stopped")))
+        events.run_released(claim, 0, "its agent stopped")
+    else:
+        events.claim_lost(claim, "its lease ended before it could be started")
+
+
+async def _fail(hold: Hold, error: Exception, tools: Tools, log: RunLog, phases: Phases) -> None:
+    """Report what went wrong before user code, or a fault of ours."""
+    claim = hold.claim
+    if isinstance(error, RunError):
+        reason, detail = error.reason, sentence(error)
+        now = tools.now()
+        waited = now - (claim.run.released_since or now)
+        if error.transient and waited < tools.release_for:
+            delay = min(60.0, max(2.0, waited))
+            release = answered("release", lambda: tools.queue.release(claim, delay=delay, detail=detail))
+            if await _forgiving(claim, release):
+                hold.retry_in = delay
+                events.run_released(claim, delay, detail)
+            return
+    else:
+        reason, detail = Reason.AGENT_ERROR, f"a fault in the agent: {error!r}; its own log has more"
+        events.internal_error(claim, error)
+    await _forgiving(claim, log.tell("ERROR", detail))
+    await _finish(hold, Outcome(state=State.FAILED, reason=reason, detail=detail), tools, phases.seconds)
+
+
+# While it runs
+
+
+async def _watch(hold: Hold, launcher: Launcher, ref: str, tools: Tools, log: RunLog) -> Outcome:
+    """See the attempt to its end, whatever ends it."""
+    claim = hold.claim
+    if claim.ref is not None:
+        await hold.launched(launcher, ref)
+        await launcher.go(ref)
+    after = await answered("last_seq", lambda: tools.queue.last_seq(claim.run.id, claim.attempt, "flow"))
+
+    async def sink(lines: Sequence[LogLine]) -> None:
+        await answered("append_logs", lambda: tools.queue.append_logs(claim, lines))
+
+    ending: Ending | None = None
+    failure: Exception | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(_end_when_asked, hold, launcher, ref, tools, name=f"end of {claim.run.id}")
+        try:
+            ending = await launcher.wait(ref, sink, attempt=claim.attempt, after=after)
+        except Exception as error:  # noqa: BLE001 - raised again outside: a task group would wrap it
+            failure = error
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    assert ending is not None
+    outcome = judge(ending, hold.why, claim.registration.timeout)
+    if outcome.state is State.SUCCEEDED:
+        return await with_result(claim, outcome, ending, log.tell)
+    return outcome
+
+
+async def _end_when_asked(hold: Hold, launcher: Launcher, ref: str, tools: Tools) -> None:
+    """Stop the attempt when somebody asks, or when its time limit has passed."""
+    timeout = hold.claim.registration.timeout
+    ran = tools.now() - hold.claim.run.started_at if hold.claim.run.started_at and hold.claim.ref else 0.0
+    with anyio.move_on_after(math.inf if timeout is None else max(0.0, timeout - ran)):
+        await hold.asked_to_end.wait()
+    hold.end(Reason.TIMED_OUT)  # unless there was another reason before
+    await launcher.stop(ref, tools.means.grace)
+
+
+# After it
+
+
+async def _report(hold: Hold, outcome: Outcome, tools: Tools, phases: Phases) -> None:
+    if hold.why is Reason.LEASE_LOST:
+        events.claim_lost(hold.claim, outcome.detail)
+        return
+    await _finish(hold, outcome, tools, phases.seconds)
+
+
+async def _finish(hold: Hold, outcome: Outcome, tools: Tools, phases: dict[str, float]) -> None:
+    claim = hold.claim
+    retry_in = retry_delay(claim, outcome)
+    finish = answered("finish", lambda: tools.queue.finish(claim, outcome, retry_in=retry_in))
+    if await _forgiving(claim, finish):
+        hold.retry_in = retry_in
+        events.attempt_ended(claim, outcome, phases, retry_in)
+
+
+async def _clear(hold: Hold, launcher: Launcher) -> None:
+    """End and remove what may be left of an attempt that is nobody's business any more."""
+    await launcher.stop(_ref(hold.claim), 0)
+    await _remove(launcher, _ref(hold.claim))
+
+
+def _ref(claim: Claim) -> str:
+    """Where an attempt of this claim would be, whether it was created or not."""
+    return claim.ref or workspace.spool_name(claim.run.id, claim.number)
+
+
+async def _remove(launcher: Launcher, ref: str) -> None:
+    try:
+        await launcher.remove(ref)
+    except OSError as error:
+        events.remains_left(ref, error)
+
+
+async def _forgiving(claim: Claim, write: Awaitable[object]) -> bool:
+    """Whether the write was taken; a lost claim is told, and whoever has the run now reports it."""
+    try:
+        await write
+    except ClaimLost as lost:
+        events.claim_lost(claim, str(lost))
+        return False
+    return True

@@ -1,0 +1,93 @@
+"""A claim while an agent works on it: its deadline, what it says in the run's log, how long its phases took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+from flow_agent import events, retry
+from flow_agent.model import Claim, LogLine, Reason
+from flow_agent.ports import Launcher, Queue
+
+T = TypeVar("T")
+
+
+async def answered(verb: str, call: Callable[[], Awaitable[T]], give_up: Callable[[], bool] = lambda: False) -> T:
+    """The queue's answer to ``call``, asked again while it is unavailable, which is told in the agent's log."""
+    return await retry.answered(call, lambda wait, error: events.queue_unavailable(verb, wait, error), give_up)
+
+
+class Hold:
+    """A claim while this agent works on it: its deadline, and the reason to end it early.
+
+    ``deadline`` is in the event loop's time: the end of the lease, counted from before the request that won or
+    extended it.
+    """
+
+    def __init__(self, claim: Claim, deadline: float) -> None:
+        self.claim = claim
+        self.deadline = deadline
+        self.why: Reason | None = None
+        self.asked_to_end = anyio.Event()
+        self.preparing = anyio.CancelScope(deadline=deadline)
+        self.retry_in: float | None = None
+        """Seconds after which the run is tried again, once that is written."""
+        self.started = claim.ref is not None
+        self._launched: tuple[Launcher, str] | None = None
+
+    def end(self, why: Reason) -> None:
+        """Have the attempt ended, for the first reason that is given."""
+        if self.why is None:
+            self.why = why
+            self.asked_to_end.set()
+            self.preparing.cancel()
+
+    async def launched(self, launcher: Launcher, ref: str) -> None:
+        """From now on the launcher is told of each new deadline."""
+        self._launched = (launcher, ref)
+        await launcher.extend(ref, self.deadline)
+
+    async def move(self, deadline: float) -> None:
+        """The lease was extended."""
+        self.deadline = self.preparing.deadline = deadline
+        if self._launched is not None:
+            launcher, ref = self._launched
+            await launcher.extend(ref, deadline)
+
+
+class RunLog:
+    """What the agent itself says in a run's log, under its claim."""
+
+    def __init__(self, claim: Claim, queue: Queue) -> None:
+        self._claim, self._queue, self._seq = claim, queue, 0
+
+    async def tell(self, level: str, text: str) -> None:
+        """Write one line. Being unheard is no reason to end a run."""
+        self._seq += 1
+        line = LogLine(
+            attempt=self._claim.attempt,
+            source=f"agent.{self._claim.number}",
+            seq=self._seq,
+            time=time.time(),
+            level=level,
+            logger="flow_agent",
+            text=text,
+        )
+        await answered("append_logs", lambda: self._queue.append_logs(self._claim, [line]))
+
+
+class Phases:
+    """Seconds of each phase of an attempt, for its canonical line."""
+
+    def __init__(self, claim: Claim) -> None:
+        run = claim.run
+        self.seconds = {"queued": max(0.0, (run.claimed_at or 0.0) - (run.due_at or run.created_at))}
+        self._since = anyio.current_time()
+
+    def ended(self, phase: str) -> None:
+        """The phase that went on until now."""
+        now = anyio.current_time()
+        self.seconds[phase], self._since = now - self._since, now

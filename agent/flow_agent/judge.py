@@ -1,0 +1,82 @@
+"""What an ending means: pure, and the only place that turns exit codes, signals and receipts into an outcome."""
+
+from __future__ import annotations
+
+import signal
+
+from flow_agent.model import RETRIED, Claim, Ending, Outcome, Reason, State
+
+RECEIPT_REASONS = {
+    Reason.RAISED,
+    Reason.EXITED,
+    Reason.PYTHON_MISMATCH,
+    Reason.FLOW_NOT_FOUND,
+    Reason.PARAMETERS_INVALID,
+    Reason.RESULT_FAILED,
+}
+"""What a runner may say of its own end; an attempt that writes another word into its receipt is not believed."""
+
+LONGEST_DETAIL = 4000
+
+
+def judge(ending: Ending, why: Reason | None, timeout: float | None) -> Outcome:  # noqa: PLR0911 - a list of cases
+    """The outcome of an attempt that ended so; ``why`` is the reason for which we asked it to end, if we did.
+
+    Success needs exit code 0 *and* the runner's receipt. What ended before our asking reached it ended by itself.
+    """
+    code = ending.code if ending.signal is None else 128 + ending.signal
+    if ending.lost is not None:
+        return _failed(Reason.AGENT_LOST, ending.lost, code)
+    if ending.ended_by == "deadline":
+        text = (
+            "its lease ended before an agent extended it, and it was stopped so that no second one could run beside it"
+        )
+        return _failed(Reason.AGENT_LOST, text, code)
+    if ending.ended_by == "stop":
+        return _stopped(why or Reason.AGENT_STOPPING, timeout, code)
+    receipt = ending.receipt
+    if receipt is not None and not receipt.get("ok") and receipt.get("reason") in RECEIPT_REASONS:
+        return _failed(Reason(receipt["reason"]), str(receipt.get("detail", "")), code)
+    if ending.signal is not None:
+        return _failed(Reason.KILLED, _killed(ending.signal) + _last_lines(ending.tail), code)
+    if ending.code != 0:
+        text = f"exited with code {ending.code}{' after the flow had returned' if receipt else ''}"
+        return _failed(Reason.EXITED, text + _last_lines(ending.tail), code)
+    if receipt is None or not receipt.get("ok"):
+        text = "exited with code 0 before the flow returned, so nobody knows whether its work is done"
+        return _failed(Reason.EXITED, text + _last_lines(ending.tail), code)
+    return Outcome(state=State.SUCCEEDED, reason=Reason.COMPLETED, exit_code=0)
+
+
+def retry_delay(claim: Claim, outcome: Outcome) -> float | None:
+    """Seconds until the run is tried again, None if it is not: ``retries`` count attempts that were started."""
+    registration = claim.registration
+    if outcome.state is not State.FAILED or outcome.reason not in RETRIED or claim.attempt > registration.retries:
+        return None
+    return registration.retry_delay
+
+
+def _stopped(why: Reason, timeout: float | None, code: int | None) -> Outcome:
+    if why is Reason.CANCELLED:
+        return Outcome(state=State.CANCELLED, reason=why, detail="cancelled on request", exit_code=code)
+    if why is Reason.TIMED_OUT:
+        return _failed(why, f"ran longer than its time limit of {timeout:g} s", code)
+    if why is Reason.LEASE_LOST:
+        return _failed(why, "another agent holds this run now", code)
+    return _failed(why, "the agent was told to stop at once", code)
+
+
+def _killed(number: int) -> str:
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return f"killed by {name}" + (", perhaps out of memory" if number == signal.SIGKILL else "")
+
+
+def _last_lines(tail: str) -> str:
+    return f"; last output:\n{tail}" if tail else ""
+
+
+def _failed(reason: Reason, detail: str, code: int | None) -> Outcome:
+    return Outcome(state=State.FAILED, reason=reason, detail=detail[:LONGEST_DETAIL], exit_code=code)

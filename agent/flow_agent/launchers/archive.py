@@ -1,0 +1,58 @@
+"""The runner as one file, for interpreters without this flow-agent: the author's side, the runner, cloudpickle."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from pathlib import Path
+
+import flow_agent
+from flow_agent.home import make_private
+
+MAIN = "import sys\nfrom flow_agent.runner.main import main\nsys.exit(main(sys.argv[1]))\n"
+PARTS = (
+    "__init__.py",
+    "version.py",
+    "flow.py",
+    "current.py",
+    "checks.py",
+    "run_configs.py",
+    "environments.py",
+    "results.py",
+    "home.py",
+)
+FOLDERS = ("runner", "storages")
+
+
+def runner_archive(folder: Path) -> Path:
+    """The archive, made in ``folder`` unless it is there; its name tells its content.
+
+    Raises OSError: it cannot be written.
+    """
+    files = _files()
+    digest = hashlib.sha256(b"".join(name.encode() + data for name, data in files.items())).hexdigest()
+    path = folder / f"runner-{digest[:16]}.pyz"
+    if path.exists():
+        return path
+    make_private(folder)
+    staged = folder / f"{path.name}.{os.getpid()}.tmp"
+    with zipfile.ZipFile(staged, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    staged.replace(path)
+    return path
+
+
+def _files() -> dict[str, bytes]:
+    import cloudpickle  # noqa: PLC0415 - only where another interpreter is asked for
+
+    ours, theirs = Path(flow_agent.__file__).parent, Path(cloudpickle.__file__).parent
+    found = {"__main__.py": MAIN.encode()}
+    found |= {f"flow_agent/{name}": (ours / name).read_bytes() for name in PARTS}
+    for folder in FOLDERS:
+        found |= {
+            f"flow_agent/{folder}/{path.name}": path.read_bytes() for path in sorted((ours / folder).glob("*.py"))
+        }
+    found |= {f"cloudpickle/{path.name}": path.read_bytes() for path in sorted(theirs.glob("*.py"))}
+    return found

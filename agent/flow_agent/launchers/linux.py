@@ -1,0 +1,103 @@
+"""What only the kernel can do for a keeper. Where there is no Linux, it does nothing, and says so by its answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections import defaultdict
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
+LINUX = sys.platform == "linux"
+
+
+def _prctl(option: int, value: int) -> bool:
+    if not LINUX:
+        return False
+    import ctypes  # some milliseconds; the daemon does not need it before its first keeper
+
+    return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)
+
+
+def become_subreaper() -> bool:
+    """Orphans among our descendants become our children, so that none can get away."""
+    return _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def hide_memory() -> bool:
+    """No other process of this user may read our memory or environment (it may hold secrets)."""
+    return _prctl(PR_SET_DUMPABLE, 0)
+
+
+def die_with_parent() -> bool:
+    """This process gets SIGKILL when its parent ends."""
+    return _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def start_time(pid: int) -> int | None:
+    """Clock ticks after boot at which ``pid`` started, which with the pid names one process; None if there is none.
+
+    A zombie counts as none. Elsewhere than on Linux: 0 for any live pid.
+    """
+    if not LINUX:
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            return None
+        return 0
+    found = _stat(pid)
+    return None if found is None or found[0] in "ZX" else found[2]
+
+
+def descendants(pid: int) -> list[int]:
+    """The live processes below ``pid``, children first; empty where /proc does not tell.
+
+    Read from /proc/*/stat: /proc/PID/task/TID/children exists only on kernels built with it.
+    """
+    if not LINUX:
+        return []
+    children: dict[int, list[int]] = defaultdict(list)
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (found := _stat(int(name))) is not None and found[0] not in "ZX":
+            children[found[1]].append(int(name))
+    below, stack = [], [pid]
+    while stack:
+        for child in children.get(stack.pop(), ()):
+            below.append(child)
+            stack.append(child)
+    return below
+
+
+def family(session: int, mark: str) -> list[int]:
+    """Live processes of ``session``, and those that have ``mark`` (``NAME=value``) in their environment.
+
+    How to find what an attempt started when the keeper, whose descendants they were, is gone.
+    """
+    if not LINUX:
+        return []
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    found = []
+    for pid in pids:
+        stat = _stat(pid)
+        if stat is not None and stat[0] not in "ZX" and (stat[3] == session or mark.encode() in _environment(pid)):
+            found.append(pid)
+    return found
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:  # gone, or another user's
+        return []
+
+
+def _stat(pid: int) -> tuple[str, int, int, int] | None:
+    """State, parent, start time and session of a process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The name stands in brackets and may hold anything, brackets too.
+            fields = file.read().rpartition(b") ")[2].split()
+    except OSError:
+        return None
+    return fields[0].decode(), int(fields[1]), int(fields[19]), int(fields[3])

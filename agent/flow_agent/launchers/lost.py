@@ -1,0 +1,44 @@
+"""Ends what is left of an attempt whose keeper is gone, or does not do its work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+from flow_agent.launchers import linux
+from flow_agent.launchers.keeper import KEEPER
+from flow_agent.launchers.spool import read_json
+
+MARK = "FLOW_AGENT_RUN_REF"
+"""The variable by which whatever an attempt started can be told, as long as it keeps its environment."""
+
+KILLS = 100
+"""Rounds of killing what is left of a lost attempt; what outlives them belongs to another user."""
+
+
+def kill(folder: Path) -> None:
+    """Kill a keeper and all of its attempt, by what they said of themselves, until none is left."""
+    who = read_json(folder / KEEPER) or {}
+    keeper = who.get("pid")
+    if keeper is not None and linux.start_time(keeper) == who["start"]:
+        # Its descendants first: without it they are harder to find.
+        for pid in [*linux.descendants(keeper), keeper]:
+            _end(pid)
+    leader = who.get("child", -1)
+    if linux.start_time(leader) not in {None, who.get("child_start")}:
+        leader = -1  # that number names another process by now, and its session is none of ours
+    for _ in range(KILLS):
+        family = linux.family(leader, f"{MARK}={folder.name}")
+        if not family:
+            return
+        for pid in family:
+            _end(pid)
+        time.sleep(0.01)
+
+
+def _end(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,191 @@
+"""Registering flows and submitting runs of them."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import anyio
+
+from flow_agent.errors import InvalidInput, ParametersInvalid, RegistrationError
+from flow_agent.labels import checked
+from flow_agent.model import Json, Registration, Run, Submission
+from flow_agent.plugins import load
+from flow_agent.ports import Queue
+
+MOST_AT_ONCE = 100_000
+"""Runs of one submission: they are one transaction, which keeps other writers waiting."""
+
+LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+"""The last moment at which a run may be due, in seconds since the epoch: the calendar ends soon after."""
+
+_TIDYING = 10.0
+"""Seconds for removing what was stored for a registration that came to nothing."""
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+async def register(
+    queue: Queue, targets: Sequence[str], *, labels: Iterable[str] = (), on_output: Callable[[str], None]
+) -> list[Registration]:
+    """Register the flows of all ``targets`` (``FILE_OR_MODULE[:FLOW]``) in one transaction.
+
+    ``labels`` are added to each flow's own. ``on_output`` gets what the files print, a line at a time.
+
+    Raises RegistrationError: a file raises or holds no flow, or two targets define the same flow; nothing was
+    registered. InvalidInput: a label is none.
+    """
+    from flow_agent.collect import collect  # noqa: PLC0415 - most verbs do not register
+
+    wanted = tuple(sorted(checked(labels)))
+    stored: list[Registration] = []
+    defined_by: dict[str, str] = {}
+    try:
+        for target in targets:
+            found = await collect(target, labels=wanted, on_output=on_output)
+            stored += found
+            for registration in found:
+                _refuse_twin(registration.flow, defined_by, target)
+    except BaseException:
+        with anyio.move_on_after(_TIDYING, shield=True):
+            await anyio.to_thread.run_sync(_discard, stored, abandon_on_cancel=True)
+        raise
+    # From here on the queue may have them, whatever it answers.
+    return await queue.register(stored)
+
+
+def _refuse_twin(flow: str, defined_by: dict[str, str], target: str) -> None:
+    if flow in defined_by:
+        raise RegistrationError(
+            f"flow {flow!r} is defined by {defined_by[flow]} and by {target}",
+            hint="give one of them another name, or register them one after the other",
+        )
+    defined_by[flow] = target
+
+
+def _discard(registrations: Sequence[Registration]) -> None:
+    from flow_agent.registration import discard  # noqa: PLC0415 - most verbs do not register
+
+    for registration in registrations:
+        storage = load("storages", registration.storage["type"])
+        discard(registration, storage.from_description(registration.storage))
+
+
+PRIORITY_LIMIT = 2**31
+"""Priorities lie between minus this and below it: what every queue can keep."""
+
+
+async def submit_runs(
+    queue: Queue,
+    flow: str,
+    parameters: Mapping[str, Json],
+    *,
+    labels: Iterable[str] = (),
+    priority: int = 0,
+    at: float | None = None,
+    key: str | None = None,
+    count: int = 1,
+) -> tuple[list[Run], str]:
+    """Submit ``count`` equal runs of the newest version of ``flow``: the runs, and a warning (empty if none).
+
+    ``at`` is when they are due, in seconds since the epoch; None or the past means now.
+
+    Raises NotFound: no such flow. ParametersInvalid: they do not fit; for a script that follows its source that is
+    the warning, since the attempt may load another signature. InvalidInput: a label, count, key, priority or due
+    time cannot be.
+    """
+    from flow_agent.registration import check_parameters  # noqa: PLC0415 - most verbs do not submit
+
+    if not 1 <= count <= MOST_AT_ONCE:
+        raise InvalidInput(f"count is {count}, expected 1 to {MOST_AT_ONCE}")
+    if key is not None and count > 1:
+        raise InvalidInput(
+            f"count is {count} and a key is given, which names one run only", hint="leave one of them out"
+        )
+    if key == "":  # an unset variable in a script: all its runs would be one
+        raise InvalidInput("the idempotency key is empty", hint="leave it out, or give it a value")
+    if not -PRIORITY_LIMIT <= priority < PRIORITY_LIMIT:
+        raise InvalidInput(f"priority is {priority}, expected {-PRIORITY_LIMIT} to {PRIORITY_LIMIT - 1}")
+    if at is not None:
+        _checked_time(at, f"{at:g} seconds since the epoch")
+    wanted = checked(labels)
+    registration = await queue.registration(flow)
+    warning = ""
+    try:
+        check_parameters(registration, parameters)
+    except ParametersInvalid as error:
+        if registration.pinned:
+            raise
+        warning = f"{error}; submitted all the same, since the flow follows its source and may have changed"
+    submission = Submission(
+        flow=registration.flow,
+        version=registration.version,
+        parameters=dict(parameters),
+        labels=wanted,
+        priority=priority,
+        due_at=at,
+        key=key,
+    )
+    return await queue.submit([submission] * count), warning
+
+
+async def retry_run(queue: Queue, run_id: str) -> Run:
+    """A new run like the ended one: same version of the flow, parameters, labels, priority; it names the old one.
+
+    Raises NotFound; InvalidInput: the run has not ended.
+    """
+    run = await queue.get(run_id)
+    if not run.state.terminal:
+        raise InvalidInput(
+            f"run {run.id} is {run.state}, expected one that has ended", hint=f"`flow-agent cancel {run.id}` ends it"
+        )
+    (again,) = await queue.submit(
+        [
+            Submission(
+                flow=run.flow,
+                version=run.version,
+                parameters=run.parameters,
+                labels=run.labels,
+                priority=run.priority,
+                retry_of=run.id,
+            )
+        ]
+    )
+    return again
+
+
+def parse_time(text: str, *, now: float | None = None) -> float:
+    """Seconds since the epoch: ISO 8601 (local time where no offset is given), or ``+30s``, ``+5m``, ``+2h``, ``+1d``.
+
+    Raises InvalidInput: it is neither, or later than LATEST.
+    """
+    if match := re.fullmatch(r"\+(\d+(?:\.\d+)?)([smhd])", text.strip()):
+        seconds = float(match[1]) * _UNITS[match[2]]
+        return _checked_time((time.time() if now is None else now) + seconds, repr(text))
+    try:
+        when = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise InvalidInput(
+            f"{text!r} is no time", hint="expected ISO 8601, as 2030-01-31T08:00:00Z, or +30s, +5m, +2h, +1d"
+        ) from None
+    return due_time(when)
+
+
+def due_time(when: datetime) -> float:
+    """Seconds since the epoch; local time where ``when`` has no zone.
+
+    Raises InvalidInput: it is later than LATEST.
+    """
+    try:
+        return _checked_time(when.timestamp(), f"{when}")
+    except (ValueError, OverflowError, OSError):  # a local time at an end of the calendar
+        return _checked_time(when.replace(tzinfo=UTC).timestamp(), f"{when}")
+
+
+def _checked_time(when: float, shown: str) -> float:
+    if not math.isfinite(when) or when > LATEST:
+        raise InvalidInput(f"{shown} is no time at which a run can be due", hint="give one before 9999-12-31")
+    return when

@@ -1,0 +1,121 @@
+"""From a claim to a launch spec: fetch, verify, resolve secrets. No code of the user is loaded."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio.to_thread
+
+from flow_agent import retry, verify
+from flow_agent.errors import SecretNotFound
+from flow_agent.model import Claim, LaunchSpec, Registration
+from flow_agent.ports import Fetched, SecretResolver, Storage
+
+ALLOWED = frozenset(
+    {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "TERM"}
+    | {"XDG_RUNTIME_DIR", "LD_LIBRARY_PATH", "FLOW_AGENT_HOME"}
+    | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"}
+    | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"}
+)
+"""Variables of the agent's environment that an attempt inherits, beside those beginning with LC_."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What preparing needs; filled once at the agent's start.
+
+    ``env`` are the settings' variables for every attempt, ``environment`` the agent's own.
+    """
+
+    storage: Callable[[Registration], Storage]
+    secrets: SecretResolver
+    fetch: retry.Policy = field(default_factory=retry.Policy)
+    env: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    grace: float = 10.0
+    output_limit: int = 1_000_000_000
+
+
+Told = Callable[[str, str], Awaitable[None]]
+"""Writes a line into the run's log: level, text."""
+
+
+async def fetch(
+    claim: Claim, folder: Path, means: Means, on_wait: Callable[[int, float, BaseException], Awaitable[None]]
+) -> Fetched:
+    """Fetch and verify the payload of ``claim`` into ``folder``.
+
+    Raises FetchError, VerificationError.
+    """
+    registration = claim.registration
+    storage = means.storage(registration)
+    fetched = await retry.fetching(means.fetch, lambda: storage.fetch(registration, folder, means.secrets), on_wait)
+    await anyio.to_thread.run_sync(verify.verify, registration, fetched, folder)
+    return fetched
+
+
+async def spec(
+    claim: Claim, folder: Path, fetched: Fetched, *, deadline: float, means: Means, tell: Told
+) -> LaunchSpec:
+    """What a launcher needs to know of the attempt.
+
+    Raises SecretNotFound, SecretUnavailable.
+    """
+    registration, run = claim.registration, claim.run
+    secrets = {name: await means.secrets.get(name) for name in registration.secrets}
+    config = registration.run_config
+    if config.get("image"):
+        await tell("WARNING", f"the run config's image {config['image']!r} is not used: this agent starts processes")
+    own = {key: value for key, value in means.environment.items() if key in ALLOWED or key.startswith("LC_")}
+    if "FLOW_AGENT_QUEUE" in means.environment and means.environment["FLOW_AGENT_QUEUE"].startswith("sqlite:"):
+        own["FLOW_AGENT_QUEUE"] = means.environment["FLOW_AGENT_QUEUE"]  # others may hold a password
+    return LaunchSpec(
+        run_id=run.id,
+        flow=run.flow,
+        claim=claim.number,
+        attempt=claim.attempt,
+        folder=str(folder),
+        payload=fetched.payload,
+        parameters=run.parameters,
+        deadline=deadline,
+        grace=means.grace,
+        interpreter=await anyio.to_thread.run_sync(_interpreter, registration),
+        python=registration.python if registration.kind == "pickle" else None,
+        working_dir=config.get("working_dir"),
+        env=own
+        | dict(means.env)
+        | _configured(config.get("env") or {}, secrets)
+        | {"FLOW_AGENT_RUN_ID": run.id, "FLOW_AGENT_RUN_ATTEMPT": str(claim.attempt)},
+        secrets=secrets,
+        redacted=tuple(secrets.values()),
+        output_limit=means.output_limit,
+    )
+
+
+def _configured(env: Mapping[str, str | Mapping[str, str]], secrets: Mapping[str, str]) -> dict[str, str]:
+    """The run config's variables, with secrets in the place of their names."""
+    found = {}
+    for key, value in env.items():
+        if isinstance(value, str):
+            found[key] = value
+        elif value["secret"] in secrets:
+            found[key] = secrets[value["secret"]]
+        else:
+            raise SecretNotFound(
+                f"variable {key!r} of the run config asks for secret {value['secret']!r}, which the registration"
+                " does not declare",
+                hint="register the flow again",
+            )
+    return found
+
+
+def _interpreter(registration: Registration) -> str | None:
+    """The interpreter that registered the flow, where it is another one than ours and still there."""
+    path = registration.interpreter
+    if path is None or path == sys.executable or not os.access(path, os.X_OK):
+        return None
+    return path

@@ -1,0 +1,1 @@
+"""The queues: each module keeps ``ports.Queue`` over one kind of database."""

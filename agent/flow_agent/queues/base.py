@@ -1,0 +1,160 @@
+"""A queue whose verbs each are one transaction over a store; memory and SQLite differ only below that."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
+
+from flow_agent.model import (
+    AgentInfo,
+    Attempt,
+    Claim,
+    LogLine,
+    Outcome,
+    Registration,
+    Run,
+    State,
+    Submission,
+    Verdict,
+    Waiting,
+)
+from flow_agent.ports import Clock, Leases
+from flow_agent.queues import verbs
+from flow_agent.queues.rules import Moment
+from flow_agent.queues.store import Store
+
+T = TypeVar("T")
+
+
+class StoreQueue(ABC):
+    """``ports.Queue`` over ``_read`` and ``_write``; each verb's meaning stands there."""
+
+    def __init__(self, *, leases: Leases, clock: Clock) -> None:
+        self._leases = leases
+        self._clock = clock
+
+    @abstractmethod
+    async def _read(self, operation: Callable[[Store], T]) -> T:
+        """The answer of ``operation`` on one state of the store."""
+
+    @abstractmethod
+    async def _write(self, operation: Callable[[Store], T], *, poke: bool = False) -> T:
+        """The answer of ``operation``, once what it changed is safe; then wake agents if ``poke``."""
+
+    @abstractmethod
+    async def wait(self, seconds: float) -> None:
+        """See ``Queue.wait``."""
+
+    def _moment(self) -> Moment:
+        """Read inside the transaction: waiting for the turn must not use up a lease."""
+        clock = self._clock
+        return Moment(now=clock.now(), monotonic=clock.monotonic(), boot=clock.boot(), leases=self._leases)
+
+    # Registrations
+
+    async def register(self, registrations: Sequence[Registration]) -> list[Registration]:
+        """See ``Queue.register``."""
+        return await self._write(lambda store: verbs.register(store, registrations, self._moment()))
+
+    async def registration(self, flow: str, version: int | None = None) -> Registration:
+        """See ``Queue.registration``."""
+        return await self._read(lambda store: verbs.registration_of(store, flow, version))
+
+    async def registrations(self) -> list[Registration]:
+        """See ``Queue.registrations``."""
+        return await self._read(lambda store: store.registrations())
+
+    # Runs
+
+    async def submit(self, submissions: Sequence[Submission]) -> list[Run]:
+        """See ``Queue.submit``."""
+        return await self._write(lambda store: verbs.submit(store, submissions, self._moment()), poke=True)
+
+    async def get(self, run_id: str) -> Run:
+        """See ``Queue.get``."""
+        return await self._read(lambda store: verbs.find(store, run_id).run)
+
+    async def runs(
+        self, *, states: Collection[State] = (), flow: str | None = None, limit: int = 50, before: str | None = None
+    ) -> list[Run]:
+        """See ``Queue.runs``."""
+        return await self._read(lambda store: store.runs(states, flow, limit, before))
+
+    async def attempts(self, run_id: str) -> list[Attempt]:
+        """See ``Queue.attempts``."""
+        return await self._read(lambda store: store.attempts(run_id))
+
+    async def cancel(self, run_id: str) -> Run:
+        """See ``Queue.cancel``."""
+        return await self._write(lambda store: verbs.cancel(store, run_id, self._moment()), poke=True)
+
+    # What agents do
+
+    async def claim(self, agent: AgentInfo, limit: int, request_id: str) -> list[Claim]:
+        """See ``Queue.claim``."""
+        return await self._write(lambda store: verbs.claim(store, agent, limit, request_id, self._moment()))
+
+    async def started(self, claim: Claim, ref: str, *, revision: str | None = None, scope: str = "") -> None:
+        """See ``Queue.started``."""
+        await self._write(
+            lambda store: verbs.started(store, claim, self._moment(), ref=ref, revision=revision, scope=scope)
+        )
+
+    async def extend(self, agent: AgentInfo, claims: Collection[Claim]) -> dict[tuple[str, int], Verdict]:
+        """See ``Queue.extend``."""
+        return await self._write(lambda store: verbs.extend(store, agent, claims, self._moment()))
+
+    async def finish(self, claim: Claim, outcome: Outcome, *, retry_in: float | None = None) -> Run:
+        """See ``Queue.finish``."""
+        return await self._write(
+            lambda store: verbs.finish(store, claim, outcome, retry_in, self._moment()), poke=retry_in is not None
+        )
+
+    async def release(self, claim: Claim, *, delay: float = 0.0, detail: str = "") -> None:
+        """See ``Queue.release``."""
+        await self._write(lambda store: verbs.release(store, claim, delay, detail, self._moment()), poke=True)
+
+    async def take_over(self, agent: AgentInfo, limit: int, request_id: str) -> list[Claim]:
+        """See ``Queue.take_over``."""
+        return await self._write(lambda store: verbs.take_over(store, agent, limit, request_id, self._moment()))
+
+    async def reap(self) -> list[Run]:
+        """See ``Queue.reap``."""
+        return await self._write(lambda store: verbs.reap(store, self._moment()))
+
+    # Logs
+
+    async def append_logs(self, claim: Claim, lines: Sequence[LogLine]) -> None:
+        """See ``Queue.append_logs``."""
+        await self._write(lambda store: verbs.append_logs(store, claim, lines))
+
+    async def last_seq(self, run_id: str, attempt: int, source: str) -> int:
+        """See ``Queue.last_seq``."""
+        return await self._read(lambda store: store.last_seq(run_id, attempt, source))
+
+    async def logs(self, run_id: str, *, after: int = 0, limit: int = 1000) -> list[LogLine]:
+        """See ``Queue.logs``."""
+        return await self._read(lambda store: store.logs(run_id, after, limit))
+
+    # Agents
+
+    async def announce(self, agent: AgentInfo) -> None:
+        """See ``Queue.announce``."""
+        await self._write(lambda store: verbs.announce(store, agent, self._moment()))
+
+    async def retire(self, agent: AgentInfo) -> None:
+        """See ``Queue.retire``."""
+        await self._write(lambda store: verbs.retire(store, agent))
+
+    async def agents(self) -> list[AgentInfo]:
+        """See ``Queue.agents``."""
+        return await self._read(lambda store: store.agents(self._clock.now() - verbs.REMEMBERED))
+
+    async def waiting(self) -> list[Waiting]:
+        """See ``Queue.waiting``."""
+        return await self._read(lambda store: store.waiting())
+
+    async def next_due(self) -> float | None:
+        """See ``Queue.next_due``."""
+        return await self._read(lambda store: store.next_due())

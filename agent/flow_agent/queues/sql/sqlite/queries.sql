@@ -1,0 +1,197 @@
+-- Every statement of the SQLite queue, by name. Parameters are named as in the code.
+
+-- name: newest_registration
+-- The newest version of one flow.
+select registration from flows where name = :flow order by version desc limit 1;
+
+-- name: registration
+-- One version of one flow.
+select registration from flows where name = :flow and version = :version;
+
+-- name: registrations
+-- The newest version of each flow: SQLite takes the bare column from the row of the maximum.
+select max(version), registration from flows group by name order by name;
+
+-- name: flow_names
+-- All names, to find the one that was meant.
+select distinct name from flows;
+
+-- name: add_registration
+-- One new version.
+insert into flows (name, version, registration) values (:flow, :version, :registration);
+
+-- name: sets_after
+-- The requirement sets that were added since the last look.
+select id, labels, launcher from requirement_sets where id > :after order by id;
+
+-- name: set_id
+-- The id of a requirement set that may be there.
+select id from requirement_sets where labels = :labels and launcher = :launcher;
+
+-- name: add_set
+-- A requirement set that no run had before.
+insert into requirement_sets (labels, launcher) values (:labels, :launcher);
+
+-- name: run
+-- One run with what it asks for.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.id = :id;
+
+-- name: run_by_key
+-- The run that an idempotency key stands for.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.flow = :flow and runs.key = :key and runs.key is not null;
+
+-- name: ids_beginning
+-- Ids between a beginning and the first text after all that begin so ('{' follows 'z').
+select id from runs where id >= :prefix and id < :prefix || '{' order by id limit :limit;
+
+-- name: runs
+-- A page of runs, newest first; :states is a JSON list, empty for any. The plus keeps the claim's index out of it.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.id < :before
+    and (:states = '[]' or +runs.state in (select value from json_each(:states)))
+order by runs.id desc limit :limit;
+
+-- name: runs_of_flow
+-- The same for one flow.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.flow = :flow and runs.id < :before
+    and (:states = '[]' or +runs.state in (select value from json_each(:states)))
+order by runs.id desc limit :limit;
+
+-- name: add_run
+-- A new run; nobody has held it yet.
+insert into runs (
+    id, flow, version, requirement_set, priority, parameters, created_at, retry_of, key,
+    state, reason, detail, attempt, claim, losses, due_at, claimed_at, started_at, finished_at,
+    agent, agent_id, incarnation, launcher, ref, scope, revision, exit_code, result,
+    cancel_requested, released_since, lease_until, lease_boot
+) values (
+    :id, :flow, :version, :requirement_set, :priority, :parameters, :created_at, :retry_of, :key,
+    :state, :reason, :detail, :attempt, :claim, :losses, :due_at, :claimed_at, :started_at, :finished_at,
+    :agent, :agent_id, :incarnation, :launcher, :ref, :scope, :revision, :exit_code, :result,
+    :cancel_requested, :released_since, :lease_until, :lease_boot
+);
+
+-- name: save_run
+-- All of a run that can change.
+update runs set
+    state = :state, reason = :reason, detail = :detail, attempt = :attempt, claim = :claim, losses = :losses,
+    due_at = :due_at, claimed_at = :claimed_at, started_at = :started_at, finished_at = :finished_at,
+    agent = :agent, agent_id = :agent_id, incarnation = :incarnation, launcher = :launcher, ref = :ref,
+    scope = :scope, revision = :revision, exit_code = :exit_code, result = :result,
+    cancel_requested = :cancel_requested, released_since = :released_since, lease_until = :lease_until, lease_boot = :lease_boot
+where id = :id;
+
+-- name: promote
+-- What has become due waits in the claim's index from now on; the index gives the longest due first.
+update runs set state = 'queued' where serial in (
+    select serial from runs indexed by runs_scheduled
+    where state = 'scheduled' and due_at <= :now
+    order by due_at, serial limit :limit
+);
+
+-- name: claim_candidates
+-- The head of one requirement set: one seek, and no more rows than are asked for.
+select priority, id from runs indexed by runs_queued
+where state = 'queued' and requirement_set = :requirement_set
+order by priority desc, id limit :limit;
+
+-- name: expired
+-- Leases that ended: of this boot by time, of any other boot all; three seeks, since an OR would read them all.
+select id from runs where lease_until is not null and lease_boot = :boot and lease_until <= :monotonic
+union all
+select id from runs where lease_until is not null and lease_boot < :boot
+union all
+select id from runs where lease_until is not null and lease_boot > :boot;
+
+-- name: held_by
+-- What the incarnations of one agent hold; walks the held runs, which are few.
+select id from runs where lease_until is not null and agent_id = :agent_id order by id;
+
+-- name: orphaned
+-- What goes on somewhere with nobody watching.
+select id from runs
+where state = 'running' and lease_until is null and launcher = :launcher and scope = :scope
+order by id limit :limit;
+
+-- name: waiting
+-- Queued runs by requirement set, out of the claim's index alone.
+select s.labels, s.launcher, q.queued
+from (
+    select requirement_set, count(*) as queued from runs indexed by runs_queued
+    where state = 'queued' group by requirement_set
+) as q join requirement_sets as s on s.id = q.requirement_set
+order by s.id;
+
+-- name: next_due
+-- When the next scheduled run becomes due.
+select min(due_at) from runs where state = 'scheduled';
+
+-- name: add_claim
+-- A claim that was won.
+insert into claims (run_id, number, agent_id, request_id) values (:run_id, :number, :agent_id, :request_id);
+
+-- name: claims_of
+-- What one request won.
+select run_id, number from claims where request_id = :request_id and agent_id = :agent_id order by run_id, number;
+
+-- name: claim_end
+-- How its agent ended a claim.
+select ended from claims where run_id = :run_id and number = :number;
+
+-- name: end_claim
+-- Its agent ended the claim.
+update claims set ended = :how where run_id = :run_id and number = :number;
+
+-- name: add_attempt
+-- User code is about to start.
+insert into attempts (run_id, number, claim, agent, started_at, detail)
+values (:run_id, :number, :claim, :agent, :started_at, '');
+
+-- name: end_attempt
+-- User code has ended.
+update attempts set finished_at = :now, reason = :reason, detail = :detail, exit_code = :exit_code
+where run_id = :run_id and number = :number;
+
+-- name: attempts
+-- The attempts of a run.
+select * from attempts where run_id = :run_id order by number;
+
+-- name: add_log
+-- One line, unless it is there already.
+insert or ignore into logs (run, attempt, source, seq, time, level, logger, text)
+select serial, :attempt, :source, :seq, :time, :level, :logger, :text from runs where id = :run_id;
+
+-- name: last_seq
+-- How far the log of one source has come.
+select max(seq) from logs
+where run = (select serial from runs where id = :run_id) and attempt = :attempt and source = :source;
+
+-- name: logs
+-- A page of a run's log.
+select attempt, source, seq, time, level, logger, text, cursor from logs indexed by logs_of_run
+where run = (select serial from runs where id = :run_id) and cursor > :after
+order by cursor limit :limit;
+
+-- name: agent
+-- One agent.
+select agent from agents where id = :id;
+
+-- name: agents
+-- Those that gave a sign of life since then.
+select agent from agents where seen_at >= :since;
+
+-- name: save_agent
+-- An agent as it is now.
+insert into agents (id, seen_at, agent) values (:id, :seen_at, :agent)
+on conflict (id) do update set seen_at = excluded.seen_at, agent = excluded.agent;
+
+-- name: remove_agent
+-- An agent that is gone.
+delete from agents where id = :id;

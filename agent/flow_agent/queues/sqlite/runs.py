@@ -1,0 +1,86 @@
+"""Runs in the database, and the requirement sets they point to."""
+
+# ruff: noqa: D102 - what the methods of a store do is said in store.Store
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection
+
+from flow_agent.labels import matches
+from flow_agent.model import AgentInfo, Run, State
+from flow_agent.queues.rules import Stored
+from flow_agent.queues.sqlite.rows import changing_columns, label_text, new_columns, packed, stored_run
+from flow_agent.queues.sqlite.statements import Statements
+
+_AFTER_ALL = "{"
+"""Greater than every id."""
+
+
+class Runs(Statements):
+    """The part of a store that keeps runs."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(connection)
+        self.forget_sets()
+
+    # Requirement sets
+
+    def forget_sets(self) -> None:
+        """Drop what is known of the requirement sets."""
+        self._sets: list[tuple[int, frozenset[str], str | None]] = []
+        self._set_ids: dict[tuple[str, str], int] = {}
+        self._served: dict[str, tuple[object, int, list[int]]] = {}
+
+    def _set_id(self, run: Run) -> int:
+        wanted = (label_text(run.labels), run.launcher or "")
+        found = self._set_ids.get(wanted)
+        if found is None:
+            labels, launcher = wanted
+            found = self._one("set_id", labels=labels, launcher=launcher)
+            found = found or self._run("add_set", labels=labels, launcher=launcher).lastrowid or 0
+            self._set_ids[wanted] = found
+        return found
+
+    def served_sets(self, agent: AgentInfo) -> list[int]:
+        """The ids of the requirement sets that ``agent`` may take; only those that are new are looked at."""
+        last = self._sets[-1][0] if self._sets else 0
+        for row in self._rows("sets_after", after=last):
+            self._sets.append((row["id"], frozenset(json.loads(row["labels"])), row["launcher"] or None))
+        able = (agent.labels, frozenset(agent.launchers), agent.only_labelled)
+        known, looked_at, served = self._served.get(agent.id, (None, 0, []))
+        if known != able:
+            looked_at, served = 0, []
+        served += [number for number, labels, launcher in self._sets[looked_at:] if matches(labels, launcher, agent)]
+        self._served[agent.id] = (able, len(self._sets), served)
+        return served
+
+    # Runs
+
+    def run(self, run_id: str) -> Stored | None:
+        row = self._run("run", id=run_id).fetchone()
+        return stored_run(row) if row else None
+
+    def by_key(self, flow: str, key: str) -> Stored | None:
+        row = self._run("run_by_key", flow=flow, key=key).fetchone()
+        return stored_run(row) if row else None
+
+    def ids_beginning(self, prefix: str, limit: int) -> list[str]:
+        return [row["id"] for row in self._rows("ids_beginning", prefix=prefix, limit=limit)]
+
+    def runs(self, states: Collection[State], flow: str | None, limit: int, before: str | None) -> list[Run]:
+        page = {
+            "states": packed(sorted(str(state) for state in states)),
+            "limit": max(0, limit),
+            "before": _AFTER_ALL if before is None else before,
+        }
+        rows = self._rows("runs", **page) if flow is None else self._rows("runs_of_flow", flow=flow, **page)
+        return [stored_run(row).run for row in rows]
+
+    def add_run(self, stored: Stored) -> None:
+        run = stored.run
+        self._run("add_run", requirement_set=self._set_id(run), **new_columns(run), **changing_columns(stored))
+
+    def save(self, stored: Stored) -> None:
+        self._run("save_run", **changing_columns(stored))

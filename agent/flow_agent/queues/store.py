@@ -1,0 +1,109 @@
+"""What a transaction over a queue's store can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
+
+from flow_agent.model import AgentInfo, Attempt, LogLine, Outcome, Registration, Run, State, Waiting
+from flow_agent.queues.rules import Moment, Stored
+
+
+class Store(Protocol):
+    """What a transaction can read and write. It decides nothing."""
+
+    def newest(self, flow: str) -> Registration | None:
+        """The newest version of a flow."""
+
+    def registration(self, flow: str, version: int) -> Registration | None:
+        """One version of a flow."""
+
+    def registrations(self) -> list[Registration]:
+        """The newest version of each flow, by name."""
+
+    def flow_names(self) -> list[str]:
+        """All names of flows."""
+
+    def add_registration(self, registration: Registration) -> None:
+        """Store it under its version."""
+
+    def run(self, run_id: str) -> Stored | None:
+        """The run with exactly this id."""
+
+    def by_key(self, flow: str, key: str) -> Stored | None:
+        """The run of that flow with that idempotency key."""
+
+    def ids_beginning(self, prefix: str, limit: int) -> list[str]:
+        """Up to ``limit`` ids that begin so, in order."""
+
+    def runs(self, states: Collection[State], flow: str | None, limit: int, before: str | None) -> list[Run]:
+        """Newest first, filtered as ``Queue.runs`` says."""
+
+    def add_run(self, stored: Stored) -> None:
+        """Store a new run."""
+
+    def save(self, stored: Stored) -> None:
+        """Store a run as it is now."""
+
+    def promote(self, now: float, limit: int) -> None:
+        """Make scheduled runs that are due by ``now`` queued ones: the ``limit`` of them that are due longest."""
+
+    def queued(self, agent: AgentInfo, limit: int) -> list[Stored]:
+        """The first ``limit`` queued runs that ``agent`` may take, by priority and id."""
+
+    def expired(self, moment: Moment) -> list[Stored]:
+        """Runs whose lease has ended, also those of another boot."""
+
+    def held_by(self, agent_id: str) -> list[Stored]:
+        """Runs that any incarnation of the agent holds."""
+
+    def orphaned(self, scopes: Mapping[str, str], limit: int) -> list[Stored]:
+        """Running runs that nobody holds, with a launcher and scope of ``scopes``."""
+
+    def waiting(self) -> list[Waiting]:
+        """See ``Queue.waiting``."""
+
+    def next_due(self) -> float | None:
+        """See ``Queue.next_due``."""
+
+    def add_claim(self, run_id: str, number: int, agent_id: str, request_id: str) -> None:
+        """Remember that this request won this claim."""
+
+    def claims_of(self, agent_id: str, request_id: str) -> list[tuple[str, int]]:
+        """The claims that a request won: (run id, number)."""
+
+    def claim_end(self, run_id: str, number: int) -> str | None:
+        """How a claim ended, if by a word of its agent."""
+
+    def end_claim(self, run_id: str, number: int, how: str) -> None:
+        """Remember how a claim ended."""
+
+    def add_attempt(self, run_id: str, attempt: Attempt) -> None:
+        """Store a new attempt."""
+
+    def end_attempt(self, run_id: str, number: int, outcome: Outcome, now: float) -> None:
+        """Store how an attempt ended."""
+
+    def attempts(self, run_id: str) -> list[Attempt]:
+        """The attempts of a run in order."""
+
+    def add_logs(self, run_id: str, lines: Sequence[LogLine]) -> None:
+        """Store the lines that are not there yet, in order."""
+
+    def last_seq(self, run_id: str, attempt: int, source: str) -> int:
+        """See ``Queue.last_seq``."""
+
+    def logs(self, run_id: str, after: int, limit: int) -> list[LogLine]:
+        """See ``Queue.logs``."""
+
+    def agent(self, agent_id: str) -> AgentInfo | None:
+        """The agent with that id."""
+
+    def agents(self, since: float) -> list[AgentInfo]:
+        """Agents seen since then, by name."""
+
+    def save_agent(self, agent: AgentInfo) -> None:
+        """Store an agent as it is now."""
+
+    def remove_agents(self, gone: Callable[[AgentInfo], bool]) -> None:
+        """Forget the agents that ``gone`` says are gone."""

@@ -1,0 +1,137 @@
+"""Where return values are kept. Standard library only at import time; methods block, callers use threads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from string import Formatter
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from flow_agent.checks import slug
+from flow_agent.home import home, make_private
+
+LOCATION = "{flow}/{run_id}/{attempt}"
+_FIELDS = ("flow", "run_id", "attempt")
+_CHUNK = 1 << 20
+
+
+def checked_location(template: str) -> str:
+    """``template``, if it can be rendered.
+
+    Raises TypeError, ValueError: it is no text, has a field other than flow, run_id and attempt, or leads out.
+    """
+    if not isinstance(template, str):
+        raise TypeError(f"the result's location is {template!r}, expected text such as {LOCATION!r}")
+    try:
+        fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+    except ValueError as error:
+        raise ValueError(f"the result's location {template!r} is no template: {error}") from error
+    if unknown := sorted(fields.difference(_FIELDS)):
+        raise ValueError(
+            f"the result's location {template!r} has the field {unknown[0]!r}, expected only {', '.join(_FIELDS)}"
+        )
+    _inside(template)
+    return template
+
+
+def _inside(location: str) -> PurePosixPath:
+    path = PurePosixPath(location)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in location:
+        raise ValueError(
+            f"the result's location {location!r} leads out of its folder, expected a relative path below it"
+        )
+    return path
+
+
+class LocalResult:
+    """Keeps return values as files under ``dir`` (``<home>/results`` unless given), at ``location``.
+
+    ``location`` is a template with the fields ``{flow}`` (the flow's name as it can stand in a path), ``{run_id}``
+    and ``{attempt}``.
+    """
+
+    def __init__(self, dir: str | Path | None = None, location: str = LOCATION) -> None:  # noqa: A002 - known by it
+        if dir is not None and not isinstance(dir, str | Path):
+            raise TypeError(f"LocalResult: dir is {dir!r}, expected a path")
+        self.dir = home() / "results" if dir is None else Path(dir).expanduser().absolute()
+        self.location = checked_location(location)
+
+    def describe(self) -> dict[str, Any]:
+        """Itself as JSON-ready values."""
+        return {"type": "LocalResult", "dir": str(self.dir), "location": self.location}
+
+    @classmethod
+    def from_description(cls, data: Mapping[str, Any]) -> LocalResult:
+        """What ``describe`` gave."""
+        return cls(dir=data["dir"], location=data.get("location", LOCATION))
+
+    def render(self, flow: str, run_id: str, attempt: int) -> str:
+        """The location of one attempt's return value, relative to ``dir``."""
+        return self.location.format(flow=slug(flow), run_id=run_id, attempt=attempt)
+
+    def _path(self, location: str) -> Path:
+        try:
+            path = self.dir / _inside(location)
+        except ValueError as error:
+            raise PermissionError(str(error)) from None
+        # Links inside the folder may lead out of it.
+        if not path.resolve().is_relative_to(self.dir.resolve()):
+            raise PermissionError(f"the result's location {location!r} leads out of {self.dir} through a link")
+        return path
+
+    def write(self, location: str, source: Path) -> dict[str, Any]:
+        """Copy ``source`` to ``location``, whole or not at all; gives store, location, size (bytes) and digest.
+
+        Raises OSError: it cannot be written; PermissionError also where ``location`` leads out of the folder.
+        """
+        path = self._path(location)
+        make_private(path.parent)
+        digest, size = hashlib.sha256(), 0
+        with (
+            source.open("rb") as file,
+            NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as part,
+        ):
+            try:
+                while chunk := file.read(_CHUNK):
+                    part.write(chunk)
+                    digest.update(chunk)
+                    size += len(chunk)
+                part.flush()
+                os.fsync(part.fileno())
+                Path(part.name).replace(path)
+            except BaseException:
+                Path(part.name).unlink(missing_ok=True)
+                raise
+        sync_folder(path.parent)
+        return {"store": self.describe(), "location": location, "size": size, "digest": digest.hexdigest()}
+
+    def read(self, location: str) -> Path:
+        """The file at ``location``.
+
+        Raises FileNotFoundError: there is none. PermissionError: ``location`` leads out of the folder.
+        """
+        path = self._path(location)
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no result at {path}; it was deleted, or written on another machine")
+        return path
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LocalResult) and self.describe() == other.describe()
+
+    def __hash__(self) -> int:
+        return hash((self.dir, self.location))
+
+    def __repr__(self) -> str:
+        return f"LocalResult(dir={str(self.dir)!r}, location={self.location!r})"
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in ``folder`` on the disk: a rename is safe only then."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

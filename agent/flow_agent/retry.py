@@ -1,0 +1,133 @@
+"""The one place that retries calls, and the only one that imports tenacity. Adapters say what is transient."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import anyio
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    stop_never,
+    wait_random_exponential,
+)
+
+from flow_agent.errors import QueueUnavailable, RunError
+
+T = TypeVar("T")
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says when there is no room left on a disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """At most ``tries`` tries within ``seconds``; waits double from ``first`` to ``longest`` seconds, with full jitter.
+
+    Full jitter: https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
+    """
+
+    tries: int = 5
+    seconds: float = 60.0
+    first: float = 0.2
+    longest: float = 10.0
+
+
+async def fetching(
+    policy: Policy, call: Callable[[], Awaitable[T]], on_wait: Callable[[int, float, BaseException], Awaitable[None]]
+) -> T:
+    """The answer of ``call``, tried again while it raises a transient RunError.
+
+    ``on_wait`` is told the number of the try that failed, the seconds until the next, and the error. A storage that
+    asks for a longer wait (``retry_after``) gets it, if it is within ``policy.seconds``.
+
+    Raises the last error.
+    """
+    backoff = wait_random_exponential(multiplier=policy.first, max=policy.longest)
+
+    def wait(state: RetryCallState) -> float:
+        asked = getattr(_error(state), "retry_after", None) or 0.0
+        return max(asked, backoff(state))
+
+    async def before_sleep(state: RetryCallState) -> None:
+        await on_wait(state.attempt_number, state.upcoming_sleep, _error(state))
+
+    async for attempt in AsyncRetrying(
+        sleep=anyio.sleep,
+        wait=wait,
+        stop=stop_after_attempt(policy.tries) | _would_pass(policy.seconds),
+        retry=retry_if_exception(lambda error: isinstance(error, RunError) and error.transient),
+        before_sleep=before_sleep,
+        reraise=True,
+    ):
+        with attempt:
+            return await call()
+    raise AssertionError("unreachable: tenacity returns or raises")
+
+
+async def when_there_is_room(
+    seconds: float, call: Callable[[], Awaitable[T]], on_wait: Callable[[float, BaseException], Awaitable[None]]
+) -> T:
+    """The answer of ``call``, tried again for ``seconds`` while a full disk is what it raises, at most every 10 s."""
+
+    async def before_sleep(state: RetryCallState) -> None:
+        await on_wait(state.upcoming_sleep, _error(state))
+
+    async for attempt in AsyncRetrying(
+        sleep=anyio.sleep,
+        wait=wait_random_exponential(multiplier=0.5, max=10.0),
+        stop=stop_after_delay(seconds),
+        retry=retry_if_exception(lambda error: isinstance(error, OSError) and error.errno in FULL),
+        before_sleep=before_sleep,
+        reraise=True,
+    ):
+        with attempt:
+            return await call()
+    raise AssertionError("unreachable: tenacity returns or raises")
+
+
+async def answered(
+    call: Callable[[], Awaitable[T]],
+    on_wait: Callable[[float, BaseException], None],
+    give_up: Callable[[], bool] = lambda: False,
+) -> T:
+    """The answer of the queue to ``call``, asked for ever while it is unavailable, at most every 10 s.
+
+    For verbs that may be repeated (all of them). It ends by being cancelled, with any other error, or with
+    QueueUnavailable once ``give_up`` says so.
+    """
+
+    def before_sleep(state: RetryCallState) -> None:
+        on_wait(state.upcoming_sleep, _error(state))
+
+    async for attempt in AsyncRetrying(
+        sleep=anyio.sleep,
+        wait=wait_random_exponential(multiplier=0.1, max=10.0),
+        stop=stop_never,
+        retry=retry_if_exception(lambda error: isinstance(error, QueueUnavailable) and not give_up()),
+        before_sleep=before_sleep,
+        reraise=True,
+    ):
+        with attempt:
+            return await call()
+    raise AssertionError("unreachable: tenacity returns or raises")
+
+
+def _error(state: RetryCallState) -> BaseException:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    assert error is not None
+    return error
+
+
+class _would_pass(stop_after_delay):  # noqa: N801 - tenacity's own style for its conditions
+    """Stop when the next wait would end after so many seconds."""
+
+    def __call__(self, state: RetryCallState) -> bool:
+        return (state.seconds_since_start or 0.0) + state.upcoming_sleep > self.max_delay

@@ -1,0 +1,155 @@
+"""How and where a flow's runs are started. Standard library only."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from flow_agent.checks import texts
+
+_CREDENTIAL_WORDS = {
+    *("TOKEN", "TOKENS", "PASSWORD", "PASSWD", "PASSPHRASE", "PWD", "SECRET", "SECRETS"),
+    *("KEY", "KEYS", "APIKEY", "CREDENTIAL", "CREDENTIALS"),
+}
+_HARMLESS_ENDS = {"FILE", "PATH", "DIR", "NAME", "URL", "TYPE", "SIZE"}
+"""A variable that says where a credential lies is none itself."""
+
+_CREDENTIAL_VALUES = re.compile(
+    r"(?:AKIA|ASIA)[0-9A-Z]{16}"
+    r"|gh[opsur]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[abeprs]-[\w-]{10,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY|AccountKey=|SharedAccessSignature="
+    r"|\w://[^/\s:@]*:[^/\s@]+@"
+)
+
+
+def _looks_like_a_credential(name: str, value: str) -> bool:
+    words = name.upper().split("_")
+    named = bool(_CREDENTIAL_WORDS.intersection(words)) and words[-1] not in _HARMLESS_ENDS
+    return (named and len(value) >= 6) or _CREDENTIAL_VALUES.search(value) is not None
+
+
+class Secret:
+    """Stands for the value of the secret ``name`` wherever only a name may be written down, as in a run's env."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        (self.name,) = texts([name], what="the name of a secret", longest=None)
+
+    def describe(self) -> dict[str, str]:
+        """The marker as JSON."""
+        return {"secret": self.name}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash((Secret, self.name))
+
+    def __repr__(self) -> str:
+        return f"Secret({self.name!r})"
+
+
+class RunConfig:
+    """What all run configs share: ``env`` and ``labels``, equality, and a JSON form.
+
+    Values of ``env`` are texts, or ``Secret("NAME")`` for what must not be written down.
+    """
+
+    launcher: ClassVar[str | None] = None
+    """The launcher it asks for; None leaves it to the agent."""
+
+    def __init__(self, *, env: Mapping[str, str | Secret] | None = None, labels: Iterable[str] | None = None) -> None:
+        kind = type(self).__name__
+        if env is not None and not isinstance(env, Mapping):
+            raise TypeError(f"{kind}: env is {env!r}, expected a dict of names and texts")
+        self.env: dict[str, str | Secret] = dict(env or {})
+        self.labels = texts(labels, what=f"{kind}: a label")
+        for name, value in self.env.items():
+            self._check(kind, name, value)
+
+    @staticmethod
+    def _check(kind: str, name: str, value: str | Secret) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"{kind}: env has the name {name!r}, expected text")
+        if not name or "=" in name or "\0" in name:
+            raise ValueError(f"{kind}: env has the name {name!r}, expected at least one character, none of them '='")
+        if isinstance(value, Secret):
+            return
+        if not isinstance(value, str):
+            raise TypeError(f"{kind}: env[{name!r}] is of type {type(value).__name__}, expected text or Secret(...)")
+        if "\0" in value:
+            raise ValueError(f"{kind}: env[{name!r}] holds a NUL character, which no environment variable can")
+        if _looks_like_a_credential(name, value):
+            warnings.warn(
+                f"{kind}: env[{name!r}] looks like a credential and would be kept in the queue as it is;"
+                f" write Secret({name!r}) in its place",
+                stacklevel=4,
+            )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The names of the secrets in ``env``."""
+        return tuple(dict.fromkeys(value.name for value in self.env.values() if isinstance(value, Secret)))
+
+    def _options(self) -> dict[str, Any]:
+        """What a kind of run config has beside ``env`` and ``labels``, JSON-ready."""
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        """Itself as JSON-ready values."""
+        env = {name: v.describe() if isinstance(v, Secret) else v for name, v in sorted(self.env.items())}
+        return {"type": type(self).__name__, "env": env, "labels": sorted(self.labels), **self._options()}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunConfig) and self.describe() == other.describe()
+
+    __hash__ = None  # type: ignore[assignment]  # equal by what can still be changed
+
+    def __repr__(self) -> str:
+        # Names only: a value may be a credential after all.
+        given = {"env": sorted(self.env), "labels": list(self.labels), **self._options()}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items() if value)})"
+
+
+class UniversalRun(RunConfig):
+    """Runs on whatever launcher the agent has; ``image`` is used where that one starts containers."""
+
+    def __init__(
+        self,
+        *,
+        env: Mapping[str, str | Secret] | None = None,
+        labels: Iterable[str] | None = None,
+        image: str | None = None,
+    ) -> None:
+        super().__init__(env=env, labels=labels)
+        if image is not None:
+            texts([image], what="UniversalRun: image", longest=None)
+        self.image = image
+
+    def _options(self) -> dict[str, Any]:
+        return {"image": self.image}
+
+
+class LocalRun(RunConfig):
+    """Runs in a process of the agent's machine, in ``working_dir`` (made absolute where the flow is registered)."""
+
+    launcher = "process"
+
+    def __init__(
+        self,
+        *,
+        env: Mapping[str, str | Secret] | None = None,
+        labels: Iterable[str] | None = None,
+        working_dir: str | Path | None = None,
+    ) -> None:
+        super().__init__(env=env, labels=labels)
+        if working_dir is not None and not isinstance(working_dir, str | Path):
+            raise TypeError(f"LocalRun: working_dir is {working_dir!r}, expected a path")
+        self.working_dir = None if working_dir is None else str(Path(working_dir).expanduser().absolute())
+
+    def _options(self) -> dict[str, Any]:
+        return {"working_dir": self.working_dir}

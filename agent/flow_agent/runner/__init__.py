@@ -1,0 +1,1 @@
+"""The program inside the attempt's process or container: standard library and cloudpickle only."""

@@ -1,0 +1,193 @@
+"""Runs one flow: waits parked for the word to go, loads the payload, calls the flow, writes result and receipt.
+
+Descriptor 3 gives the message to go (one JSON document, until its end), descriptor 4 takes events. What is imported
+before the message arrived costs the run nothing; no code of the user is loaded before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, NoReturn
+
+from flow_agent.runner import records, results
+from flow_agent.runner.channel import Channel
+
+GO, EVENTS = 3, 4
+
+
+class Refused(Exception):
+    """The attempt cannot run here; ``reason`` is one of the public reasons."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+def main(kind: str) -> int:
+    """The whole life of the attempt; gives the exit code: 0, 1, or what the flow asked for with ``sys.exit``."""
+    if kind == "pickle":
+        import cloudpickle  # noqa: F401 - its pickles name it; loaded while we wait
+    with os.fdopen(GO, "rb") as parked:
+        message = json.load(parked)
+    channel = Channel(EVENTS, message["nonce"])
+    _prepare(channel, message)
+    value = None
+    try:
+        value = _call(message)
+        receipt: dict[str, Any] = {"ok": True}
+        code = 0
+    except Refused as refused:
+        receipt, code = _refusal(refused), 1
+    except SystemExit as stop:
+        receipt, code = _exited(stop)
+    except BaseException as error:  # whatever ends a flow is told
+        receipt, code = _raised(channel, error), 1
+    if not channel.ours:
+        _end_child(code)
+    if receipt["ok"]:
+        try:
+            receipt["result"] = _save(value, message["folder"])
+        except Refused as refused:
+            receipt, code = _refusal(refused), 1
+    with contextlib.suppress(OSError):  # the flow closed our descriptors: no receipt, and the end says so
+        channel.send(end=receipt)
+    return code
+
+
+def _refusal(refused: Refused) -> dict[str, Any]:
+    return {"ok": False, "reason": refused.reason, "detail": refused.detail}
+
+
+def _end_child(code: int) -> NoReturn:
+    """End a process that the flow forked and that returned from the flow: the word is its parent's, and the result."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)
+
+
+def _prepare(channel: Channel, message: dict[str, Any]) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
+    sys.argv = [message["run"]["flow"]]
+    records.install(channel)
+
+
+def _call(message: dict[str, Any]) -> Any:
+    from flow_agent.current import bind_run
+
+    run = message["run"]
+    with bind_run(
+        id=run["id"],
+        attempt=run["attempt"],
+        flow=run["flow"],
+        parameters=message["parameters"],
+        secrets=message["secrets"],
+    ):
+        function = _load(message)
+        if function is None:
+            return None
+        if message["payload"]["kind"] != "pickle":  # a pickle's were checked against the same function at submit
+            _check(function, message["parameters"])
+        value = function(**message["parameters"])
+        if isinstance(value, Coroutine):
+            value = _await(value)
+        return value
+
+
+def _await(value: Any) -> Any:
+    import asyncio  # costs a plain flow 50 ms
+
+    async def flow() -> Any:
+        return await value
+
+    return asyncio.run(flow())
+
+
+def _load(message: dict[str, Any]) -> Callable[..., Any] | None:
+    payload, folder = message["payload"], message["folder"]
+    if payload["kind"] == "pickle":
+        return _unpickle(os.path.join(folder, payload["path"]), message["python"])
+    from pathlib import Path
+
+    from flow_agent.runner.load import find_flow, load_script
+
+    module = load_script(Path(folder, payload["root"]), payload["path"])
+    try:
+        found: Callable[..., Any] | None = find_flow(module, payload["flow"]).function
+    except LookupError as error:
+        raise Refused("flow_not_found", str(error.args[0])) from None
+    return found
+
+
+def _unpickle(path: str, python: str | None) -> Callable[..., Any] | None:
+    import pickle  # the digest of these bytes was checked before we were started
+
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    if python not in (None, here):
+        raise Refused(
+            "python_mismatch",
+            f"the flow was pickled by Python {python}, this is Python {here} ({sys.executable}); a pickle runs only on"
+            " the minor version that wrote it: register the flow again from this one, or store it as a script",
+        )
+    with open(path, "rb") as file:
+        function: Callable[..., Any] | None = pickle.load(file)
+    return function
+
+
+def _check(function: Callable[..., Any], parameters: dict[str, Any]) -> None:
+    import inspect
+
+    try:
+        inspect.signature(function).bind(**parameters)
+    except TypeError as error:
+        names = ", ".join(sorted(parameters)) or "none"
+        raise Refused("parameters_invalid", f"{error}; the run's parameters: {names}") from None
+
+
+def _save(value: Any, folder: str) -> dict[str, Any]:
+    try:
+        return results.save(value, folder)
+    except Exception as error:  # whatever a value's pickling raises
+        raise Refused(
+            "result_failed",
+            f"the return value ({type(value).__name__}) cannot be stored: {type(error).__name__}: {error}",
+        ) from None
+
+
+def _exited(stop: SystemExit) -> tuple[dict[str, Any], int]:
+    """``sys.exit`` means what it means to Python: nothing or 0 is success, text is printed and gives 1."""
+    if stop.code is None or stop.code == 0:
+        return {"ok": True}, 0
+    if isinstance(stop.code, int):
+        return {"ok": False, "reason": "exited", "detail": f"the flow called sys.exit({stop.code})"}, stop.code & 0xFF
+    print(stop.code, file=sys.stderr)  # as Python does
+    return {"ok": False, "reason": "exited", "detail": f"the flow called sys.exit({str(stop.code)[:200]!r})"}, 1
+
+
+def _raised(channel: Channel, error: BaseException) -> dict[str, Any]:
+    text = "".join(traceback.format_exception(type(error), error, _users_frames(error.__traceback__)))
+    with contextlib.suppress(OSError):
+        channel.send(log={"level": "ERROR", "logger": "flow_agent", "text": text.rstrip("\n")})
+    last = "".join(traceback.format_exception_only(error)).strip()
+    detail = last.splitlines()[-1] if isinstance(error, SyntaxError) else last
+    return {"ok": False, "reason": "raised", "detail": detail[:2000]}
+
+
+def _users_frames(frames: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame that is not the runner's."""
+    here = os.path.dirname(__file__)
+    start = frames
+    while start is not None and (
+        start.tb_frame.f_code.co_filename.startswith(here) or "importlib" in start.tb_frame.f_code.co_filename
+    ):
+        start = start.tb_next
+    return start or frames

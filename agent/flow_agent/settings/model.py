@@ -1,0 +1,276 @@
+"""The settings themselves: every one with its kind, its bounds, its default and its meaning."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from flow_agent.errors import InvalidInput
+from flow_agent.home import home as default_home
+from flow_agent.labels import checked
+from flow_agent.model import Json
+from flow_agent.ports import Leases
+
+PREFIX = "FLOW_AGENT_"
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a setting looks on the command line where ``--group-name`` is not what people would type.
+
+    ``metavar`` is the unit or the kind of value.
+    """
+
+    names: tuple[str, ...] = ()
+    metavar: str = ""
+
+
+def _split(value: object) -> object:
+    """A variable holds a list as ``a,b``."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _split_pairs(value: object) -> object:
+    """A variable holds a mapping as ``A=1,B=2``, the command line gives a list of ``A=1``."""
+    parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)):
+        return value
+    pairs = {}
+    for part in parts:
+        name, equals, text = str(part).partition("=")
+        if not equals or not name.strip():
+            # The part itself stays out of the message: its value may be a password.
+            raise PydanticCustomError("pair", "expected NAME=VALUE, and one of them has no name or no '='")
+        pairs[name.strip()] = text
+    return pairs
+
+
+def _checked_labels(labels: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        checked(labels)
+    except InvalidInput as error:
+        raise PydanticCustomError("label", "{message}", {"message": str(error)}) from error
+    return tuple(dict.fromkeys(labels))
+
+
+def absolute(path: Path) -> Path:
+    """``path`` from the root on, ``~`` replaced by the folder of the user."""
+    return path.expanduser().absolute()
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Labels = Annotated[Words, AfterValidator(_checked_labels)]
+Pairs = Annotated[dict[str, str], BeforeValidator(_split_pairs)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), Option(metavar="SECONDS")]
+
+
+def _cores() -> int:
+    """The cores that this process may use, which in a container or under taskset are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Group(BaseModel):
+    """Settings that belong together: a table of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AgentSettings(Group):
+    """Who this agent is and what it takes."""
+
+    name: Annotated[str, Option(("--name",), "NAME")] = Field(
+        default_factory=socket.gethostname,
+        min_length=1,
+        max_length=100,
+        description="Name of this agent, one live agent per name and home; default: the hostname.",
+    )
+    labels: Annotated[Labels, Option(("-l", "--label"), "LABEL")] = Field(
+        default=(), description="Labels of this agent; it takes a run when it has every label of the run."
+    )
+    limit: Annotated[int, Option(("--limit",), "N")] = Field(
+        default_factory=_cores,
+        ge=1,
+        le=10_000,
+        description="Runs at the same time; default: the cores that this process may use.",
+    )
+    launchers: Annotated[Words, Option(("--launcher",), "NAME")] = Field(
+        default=("process",),
+        min_length=1,
+        description="Launchers that this agent offers; the first one serves runs that ask for none.",
+    )
+    hostname_label: Annotated[bool, Option(("--hostname-label/--no-hostname-label",))] = Field(
+        default=True, description="Whether the hostname is a label too; flows in Local storage ask for it."
+    )
+    only_labelled: Annotated[bool, Option(("--only-labelled/--any-labels",))] = Field(
+        default=False, description="Whether runs without labels are left to other agents."
+    )
+    poll: Annotated[Seconds, Option(("--poll",), "SECONDS")] = Field(
+        default=5.0,
+        description="Seconds between two looks at an idle queue, give or take a fifth; only the safety net,"
+        " since a submit wakes the agent.",
+    )
+    env: Annotated[Pairs, Option(("--env",), "NAME=VALUE")] = Field(
+        default={}, repr=False, description="Environment variables of every attempt."
+    )
+
+
+class LeaseSettings(Group):
+    """How long a claim holds without a sign of life."""
+
+    claimed: Seconds = Field(default=30.0, description="Seconds that a claim holds before user code starts.")
+    running: Seconds = Field(
+        default=120.0,
+        description="Seconds that a claim holds once user code runs; after a crash of the agent's machine its runs"
+        " wait this long for another agent.",
+    )
+    heartbeat: Seconds = Field(default=10.0, description="Seconds between two signs of life of an agent.")
+
+
+class StopSettings(Group):
+    """How attempts are ended."""
+
+    grace: Annotated[Seconds, Option(("--grace",), "SECONDS")] = Field(
+        default=10.0, description="Seconds between asking an attempt to end (SIGTERM) and killing it."
+    )
+
+
+class FetchSettings(Group):
+    """How patiently a flow is fetched from its storage."""
+
+    tries: Annotated[int, Option(metavar="N")] = Field(
+        default=5, ge=1, le=100, description="Tries of one fetch while the storage fails in a way that may pass."
+    )
+    seconds: Seconds = Field(default=60.0, description="Seconds that all tries of one fetch may take together.")
+    release_for: Seconds = Field(
+        default=600.0, description="Seconds that a run goes back to the queue for another fetch before it fails."
+    )
+
+
+class ReportSettings(Group):
+    """How the ends of attempts reach the queue."""
+
+    seconds: Seconds = Field(
+        default=60.0,
+        description="Seconds after a second signal, beyond stop.grace, for reporting how attempts ended; what is not"
+        " reported by then is found by the next agent of this name.",
+    )
+
+
+class OutputSettings(Group):
+    """What an attempt may write."""
+
+    limit: Annotated[int, Option(metavar="BYTES")] = Field(
+        default=1_000_000_000,
+        ge=1_000,
+        description="Bytes of output kept of one attempt, at least 1000; the rest is counted only.",
+    )
+
+
+class SQLiteSettings(Group):
+    """The SQLite queue."""
+
+    synchronous: Literal["full", "normal"] = Field(
+        default="full",
+        description="How a commit reaches the disk: 'full' survives a power cut, 'normal' may lose the last commits.",
+    )
+
+
+class LogSettings(Group):
+    """The agent's own log, on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Lowest level shown.")
+    format: Literal["auto", "json", "pretty"] = Field(
+        default="auto", description="How it looks; 'auto' is pretty on a terminal, JSON elsewhere."
+    )
+
+
+file_data: ContextVar[Mapping[str, Json] | None] = ContextVar("file_data", default=None)
+"""What the settings file holds while ``sources.load`` makes the settings."""
+
+
+class Settings(BaseSettings):
+    """All settings of flow-agent."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        # Lists are comma-separated in variables, and a whole group as JSON is more than anybody can read.
+        enable_decoding=False,
+        validate_default=False,
+    )
+
+    home: Annotated[Path, AfterValidator(absolute), Option(("--home",), "FOLDER")] = Field(
+        default_factory=default_home,
+        description="Folder of everything local: queue, flows, results, spools; default: ~/.flow-agent.",
+    )
+    queue: Annotated[str, Option(("--queue",), "URL")] = Field(
+        default_factory=lambda data: f"sqlite:{data.get('home', default_home())}/queue.db",
+        min_length=1,
+        repr=False,
+        description="URL of the queue; default: sqlite: and queue.db in the home.",
+    )
+    agent: AgentSettings = Field(default_factory=AgentSettings)
+    lease: LeaseSettings = LeaseSettings()
+    stop: StopSettings = StopSettings()
+    fetch: FetchSettings = FetchSettings()
+    report: ReportSettings = ReportSettings()
+    output: OutputSettings = OutputSettings()
+    sqlite: SQLiteSettings = SQLiteSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _relations(self) -> Settings:
+        lease, grace = self.lease, self.stop.grace
+        if lease.claimed <= 2 * lease.heartbeat:
+            raise _relation(
+                f"lease.claimed is {lease.claimed:g} s, expected more than twice lease.heartbeat"
+                f" ({lease.heartbeat:g} s), so that one late sign of life loses nothing",
+                "raise lease.claimed or lower lease.heartbeat",
+            )
+        if lease.running <= grace + 2 * lease.heartbeat:
+            raise _relation(
+                f"lease.running is {lease.running:g} s, expected more than stop.grace ({grace:g} s) and twice"
+                f" lease.heartbeat ({lease.heartbeat:g} s) together, so that an attempt can end within its lease",
+                "raise lease.running, or lower stop.grace or lease.heartbeat",
+            )
+        if self.fetch.seconds > self.fetch.release_for:
+            raise _relation(
+                f"fetch.seconds is {self.fetch.seconds:g} s, expected at most fetch.release_for"
+                f" ({self.fetch.release_for:g} s), which spans several fetches",
+                "raise fetch.release_for or lower fetch.seconds",
+            )
+        return self
+
+    def queue_arguments(self) -> dict[str, Any]:
+        """What an opener of queues (``ports.OpenQueue``) is given beside the URL."""
+        leases = Leases(claimed=self.lease.claimed, running=self.lease.running)
+        options = {"synchronous": self.sqlite.synchronous} if self.queue.startswith("sqlite:") else {}
+        return {"leases": leases, "options": options}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the name is the library's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options, then variables, then the file that ``load`` has read."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=dict(file_data.get() or {}))
+
+
+def _relation(message: str, hint: str) -> PydanticCustomError:
+    return PydanticCustomError("relation", "{message}", {"message": message, "hint": hint})

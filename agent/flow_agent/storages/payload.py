@@ -1,0 +1,274 @@
+"""Copies, packs and unpacks what is stored, in pieces and within bounds; tells the digest of what it handled.
+
+The digest of a payload is the SHA-256 of its one file, or, for a folder, of the sorted list of its paths and the
+digests of their contents. It depends on contents only: packing and unpacking does not change it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, BinaryIO
+
+MOST_FILES = 10_000
+MOST_BYTES = 1_000_000_000
+"""Bounds of a folder that is stored or fetched as a flow."""
+
+SKIPPED = frozenset({"__pycache__", ".git", ".hg", ".svn"})
+"""Folders that are left out, beside virtual environments."""
+
+_CHUNK = 1 << 20
+
+Check = Callable[[], object]
+"""Called between two pieces of work; raises to end it."""
+
+
+class Refused(Exception):
+    """A folder or an archive cannot be a payload; the message says why."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a folder, or a link in it (then ``link`` is where it leads, relative to the link)."""
+
+    path: str
+    link: str | None = None
+    size: int = 0
+
+
+class Hashed:
+    """A file whose bytes are hashed and counted on their way."""
+
+    def __init__(self, file: IO[bytes], check: Check | None = None) -> None:
+        self._file, self._hash, self._check = file, hashlib.sha256(), check
+        self.size = 0
+
+    def _passed(self, data: Any) -> None:
+        self._hash.update(data)
+        self.size += len(data)
+        if self._check is not None:
+            self._check()
+
+    def read(self, size: int = -1) -> bytes:
+        """As of a file."""
+        data = self._file.read(size)
+        self._passed(data)
+        return data
+
+    def write(self, data: Any) -> int:
+        """As of a file."""
+        view = memoryview(data).cast("B")
+        self._passed(view)
+        return self._file.write(view)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of what has passed."""
+        return self._hash.hexdigest()
+
+
+def copy_file(source: Path, target: Path, check: Check, *, follow: bool = True) -> tuple[str, int]:
+    """Copy to ``target``, which must not exist; gives digest and size in bytes.
+
+    Raises OSError: it cannot be read or written. Refused: it is no file.
+    """
+    with _open(source, follow=follow) as file, target.open("xb") as copy:
+        read = Hashed(file, check)
+        while chunk := read.read(_CHUNK):
+            copy.write(chunk)
+        if os.fstat(file.fileno()).st_mode & stat.S_IXUSR:
+            target.chmod(0o700)
+    return read.digest, read.size
+
+
+def _open(source: Path, *, follow: bool) -> BinaryIO:
+    # Not blocking: what was a file a moment ago may be a pipe now, on which opening waits for ever.
+    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Refused(f"{source} is not a file")
+    return os.fdopen(descriptor, "rb")
+
+
+# Folders
+
+
+def entries(root: Path, check: Check) -> list[Entry]:
+    """What of ``root`` belongs to a payload, sorted by path. Links are recorded, never followed.
+
+    Raises Refused: a link leads out of ``root``, or there is too much of it. OSError: a folder cannot be read.
+    """
+    found: list[Entry] = []
+    total = 0
+    for entry in _walk(root, check):
+        found.append(entry)
+        total += entry.size
+        if len(found) > MOST_FILES or total > MOST_BYTES:
+            raise Refused(
+                f"{root} holds more than {MOST_FILES} files or {MOST_BYTES // 1_000_000} MB,"
+                " expected the folder of a flow; name a smaller one as root"
+            )
+    return sorted(found, key=lambda entry: entry.path)
+
+
+def _walk(root: Path, check: Check) -> Iterator[Entry]:
+    def failed(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(root, onerror=failed):
+        check()
+        folder = Path(place)
+        links = [name for name in folders + files if (folder / name).is_symlink()]
+        yield from (_link(root, folder / name) for name in links)
+        folders[:] = [name for name in folders if name not in links and not _skipped(folder / name)]
+        for name in files:
+            if name not in links:
+                facts = (folder / name).lstat()
+                if stat.S_ISREG(facts.st_mode):  # sockets and pipes are nothing to store
+                    yield Entry((folder / name).relative_to(root).as_posix(), size=facts.st_size)
+
+
+def _skipped(folder: Path) -> bool:
+    return folder.name in SKIPPED or (folder / "pyvenv.cfg").is_file()
+
+
+def _link(root: Path, link: Path) -> Entry:
+    target, top = Path(os.path.realpath(link)), Path(os.path.realpath(root))
+    if not target.is_relative_to(top):
+        raise Refused(f"{link} is a link out of {root}; copy what it leads to, or name a root that holds both")
+    leads = os.path.relpath(target, os.path.realpath(link.parent))
+    return Entry(link.relative_to(root).as_posix(), link=leads)
+
+
+def _digest(found: list[tuple[Entry, str]]) -> str:
+    """Of a folder, from its entries and the digests of their contents."""
+    if len(found) == 1 and found[0][0].link is None and "/" not in found[0][0].path:
+        return found[0][1]
+    whole = hashlib.sha256()
+    for entry, digest in sorted(found, key=lambda pair: pair[0].path):
+        whole.update(json.dumps([entry.path, entry.link, digest]).encode() + b"\n")
+    return whole.hexdigest()
+
+
+def digest_of(path: Path, check: Check = lambda: None) -> str:
+    """The digest of a payload that lies at ``path``, a file or a folder.
+
+    Raises OSError, Refused.
+    """
+    if not path.is_dir():
+        with _open(path, follow=True) as file:
+            read = Hashed(file, check)
+            while read.read(_CHUNK):
+                continue
+            return read.digest
+    found = []
+    for entry in entries(path, check):
+        found.append((entry, "" if entry.link is not None else digest_of(path / entry.path)))
+    return _digest(found)
+
+
+def copy_folder(root: Path, target: Path, check: Check) -> tuple[str, int]:
+    """Copy what of ``root`` belongs to a payload into the empty folder ``target``; gives digest and size in bytes.
+
+    Raises Refused, OSError.
+    """
+    found: list[tuple[Entry, str]] = []
+    total = 0
+    for entry in entries(root, check):
+        place = target / entry.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if entry.link is not None:
+            place.symlink_to(entry.link)
+            found.append((entry, ""))
+            continue
+        digest, size = copy_file(root / entry.path, place, check, follow=False)
+        found.append((entry, digest))
+        total += size
+    return _digest(found), total
+
+
+# Archives
+
+
+def pack_folder(root: Path, file: BinaryIO, check: Check) -> tuple[str, int]:
+    """Write what of ``root`` belongs to a payload as a tar archive; gives digest and size of the contents.
+
+    Raises Refused, OSError.
+    """
+    found: list[tuple[Entry, str]] = []
+    total = 0
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for entry in entries(root, check):
+            info = tarfile.TarInfo(entry.path)
+            if entry.link is not None:
+                info.type, info.linkname = tarfile.SYMTYPE, entry.link
+                archive.addfile(info)
+                found.append((entry, ""))
+                continue
+            with _open(root / entry.path, follow=False) as content:
+                facts = os.fstat(content.fileno())
+                info.size, info.mode = facts.st_size, 0o700 if facts.st_mode & stat.S_IXUSR else 0o600
+                read = Hashed(content, check)
+                archive.addfile(info, read)
+            found.append((entry, read.digest))
+            total += read.size
+    return _digest(found), total
+
+
+def unpack(archive: Path, target: Path, check: Check) -> tuple[str, int]:
+    """Unpack a tar archive into the empty folder ``target``; gives digest and size of the contents.
+
+    Raises Refused: it is no archive, too large, or holds a path or a link that leads out. OSError.
+    """
+    found: list[tuple[Entry, str]] = []
+    total = 0
+    try:
+        with tarfile.open(archive) as members:
+            for member in members:
+                entry = _checked(member, target, archive)
+                total += entry.size
+                if len(found) >= MOST_FILES or total > MOST_BYTES:
+                    raise Refused(f"{archive} holds more than {MOST_FILES} files or {MOST_BYTES // 1_000_000} MB")
+                found.append((entry, _unpacked(members, member, target / entry.path, check)))
+    except tarfile.TarError as error:
+        raise Refused(f"{archive} is no archive that can be read: {error}") from error
+    return _digest(found), total
+
+
+def _checked(member: tarfile.TarInfo, target: Path, archive: Path) -> Entry:
+    path = PurePosixPath(member.name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or not (member.isfile() or member.issym()):
+        raise Refused(f"{archive} holds {member.name!r}, expected only files and links below its top")
+    place = target / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    # A folder on the way may be a link that came before; each step must be a real one.
+    if place.parent.resolve() != target.resolve() / path.parent:
+        raise Refused(f"{archive} holds {member.name!r} behind a link")
+    if not member.issym():
+        return Entry(path.as_posix(), size=member.size)
+    # `..` only in front, where it climbs real folders: behind a link it could climb further than it looks.
+    link, above = member.linkname, len(path.parts) - 1
+    climbs = PurePosixPath(link).parts.count("..")
+    if os.path.isabs(link) or os.path.normpath(link) != link or climbs > above:  # noqa: PTH117 - texts, not files
+        raise Refused(f"{archive} holds the link {member.name!r} to {link!r}, which leads out of it")
+    return Entry(path.as_posix(), link=link)
+
+
+def _unpacked(members: tarfile.TarFile, member: tarfile.TarInfo, place: Path, check: Check) -> str:
+    if member.issym():
+        place.symlink_to(member.linkname)
+        return ""
+    content = members.extractfile(member)
+    assert content is not None  # it is a file
+    with content, place.open("xb") as file:
+        read = Hashed(content, check)
+        while chunk := read.read(_CHUNK):
+            file.write(chunk)
+    place.chmod(0o700 if member.mode & stat.S_IXUSR else 0o600)
+    return read.digest

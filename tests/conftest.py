@@ -1,0 +1,26 @@
+"""What all tests share."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+# In the background of a shell script it is ignored, and so it would be in all that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+pytest.register_assert_rewrite("flow_agent.testing.queue_contract")
+
+
+@pytest.fixture
+def own_home(tmp_path, monkeypatch) -> Path:
+    """A home for settings read in this process, and no other setting from the variables of who runs the tests."""
+    for name in [name for name in os.environ if name.startswith("FLOW_AGENT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("FLOW_AGENT_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"

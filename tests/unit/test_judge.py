@@ -1,0 +1,64 @@
+"""Every ending has one honest outcome."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from flow_agent.judge import judge, retry_delay
+from flow_agent.model import RETRIED, Claim, Ending, Outcome, Reason, Registration, Run, State
+
+OK = {"ok": True, "result": {"format": "json", "size": 4}}
+RAISED = {"ok": False, "reason": "raised", "detail": "ValueError: no"}
+
+
+@pytest.mark.parametrize(
+    ("ending", "why", "state", "reason", "code", "words"),
+    [
+        (Ending(code=0, receipt=OK), None, State.SUCCEEDED, Reason.COMPLETED, 0, ""),
+        (Ending(code=0), None, State.FAILED, Reason.EXITED, 0, "before the flow returned"),
+        (Ending(code=3), None, State.FAILED, Reason.EXITED, 3, "exited with code 3"),
+        (Ending(code=3, receipt=OK), None, State.FAILED, Reason.EXITED, 3, "after the flow had returned"),
+        (Ending(code=1, receipt=RAISED), None, State.FAILED, Reason.RAISED, 1, "ValueError: no"),
+        (Ending(code=1, receipt=RAISED | {"reason": "cancelled"}), None, State.FAILED, Reason.EXITED, 1, "code 1"),
+        (
+            Ending(code=1, receipt=RAISED | {"reason": "python_mismatch"}),
+            None,
+            State.FAILED,
+            Reason.PYTHON_MISMATCH,
+            1,
+            "",
+        ),
+        (Ending(signal=9, tail="last words"), None, State.FAILED, Reason.KILLED, 137, "perhaps out of memory"),
+        (Ending(signal=11), None, State.FAILED, Reason.KILLED, 139, "SIGSEGV"),
+        (Ending(signal=44), None, State.FAILED, Reason.KILLED, 172, "signal 44"),
+        (Ending(signal=11, receipt=OK), None, State.FAILED, Reason.KILLED, 139, "SIGSEGV"),
+        (Ending(signal=15, ended_by="stop"), Reason.CANCELLED, State.CANCELLED, Reason.CANCELLED, 143, "on request"),
+        (Ending(signal=15, ended_by="stop"), Reason.TIMED_OUT, State.FAILED, Reason.TIMED_OUT, 143, "limit of 7 s"),
+        (Ending(signal=15, ended_by="stop"), Reason.AGENT_STOPPING, State.FAILED, Reason.AGENT_STOPPING, 143, ""),
+        (Ending(signal=15, ended_by="stop"), None, State.FAILED, Reason.AGENT_STOPPING, 143, ""),
+        (Ending(code=0, receipt=OK), Reason.CANCELLED, State.SUCCEEDED, Reason.COMPLETED, 0, ""),
+        (Ending(signal=9, ended_by="deadline"), None, State.FAILED, Reason.AGENT_LOST, 137, "lease ended"),
+        (Ending(lost="the keeper died"), None, State.FAILED, Reason.AGENT_LOST, None, "keeper died"),
+    ],
+)
+def test_an_ending_becomes_an_outcome(ending, why, state, reason, code, words) -> None:
+    outcome = judge(ending, why, 7.0)
+    assert (outcome.state, outcome.reason, outcome.exit_code) == (state, reason, code)
+    assert words in outcome.detail
+
+
+def test_the_last_lines_of_output_stand_in_the_detail() -> None:
+    assert judge(Ending(signal=signal.SIGKILL, tail="a\nb"), None, None).detail.endswith("last output:\na\nb")
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+@pytest.mark.parametrize(("attempt", "retries"), [(1, 0), (1, 1), (2, 1), (3, 5)])
+def test_retries_cover_the_listed_reasons_and_no_more(reason: Reason, attempt: int, retries: int) -> None:
+    registration = Registration(flow="f", kind="script", storage={}, location={}, retries=retries, retry_delay=9.0)
+    run = Run(id="r", flow="f", version=1, state=State.RUNNING)
+    claim = Claim(run=run, registration=registration, number=1, attempt=attempt, lease=1.0)
+    state = {Reason.COMPLETED: State.SUCCEEDED, Reason.CANCELLED: State.CANCELLED}.get(reason, State.FAILED)
+    expected = 9.0 if reason in RETRIED and attempt <= retries else None
+    assert retry_delay(claim, Outcome(state=state, reason=reason)) == expected
