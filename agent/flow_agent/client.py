@@ -17,7 +17,8 @@ from flow_agent import operations
 from flow_agent.errors import RunError
 from flow_agent.labels import checked
 from flow_agent.model import Json, LogLine, Reason, Registration, Run, State
-from flow_agent.ports import Queue
+from flow_agent.plugins import load as load_plugin
+from flow_agent.ports import Queue, SecretResolver
 from flow_agent.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ def _connected() -> Iterator[tuple[BlockingPortal, Queue]]:
 def _call(operation: Callable[[Queue], Awaitable[T]]) -> T:
     with _connected() as (portal, queue):
         return portal.call(operation, queue)
+
+
+def own_secrets() -> SecretResolver:
+    """Where an author's program finds secrets when it stores flows: where an agent here would find them."""
+    resolver: SecretResolver = load_plugin("secret_providers", "environment")()
+    return resolver
 
 
 class Handle:

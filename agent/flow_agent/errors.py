@@ -9,6 +9,7 @@
     ├── RegistrationError          the file raises, holds no flow, or cannot be stored
     ├── NotFound                   no such flow, run, result
     ├── AgentRunning               another live agent holds this name
+    ├── StoreError                 an object store refuses or does not answer; ``transient`` says which
     ├── QueueError                 the queue refuses, lastingly
     │   ├── QueueUnavailable       no answer now; the same call may go through later
     │   ├── QueueTooNew            the database was written by a newer program
@@ -71,6 +72,28 @@ class NotFound(FlowAgentError):
 
 class AgentRunning(FlowAgentError):
     """A live agent of the same name already works in this home."""
+
+
+class StoreError(FlowAgentError):
+    """An object store refuses, or does not answer; names bucket and key, never a secret.
+
+    ``transient`` says whether another try can help, ``missing`` that there is no such object, and ``retry_after``
+    the seconds that the store asked us to wait, if it did.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        transient: bool,
+        missing: bool = False,
+        hint: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.transient = transient
+        self.missing = missing
+        self.retry_after = retry_after
 
 
 class QueueError(FlowAgentError):
@@ -155,6 +178,13 @@ class ResultError(RunError):
     """The return value could not be stored or read back."""
 
     reason = Reason.RESULT_FAILED
+
+    def __init__(
+        self, message: str, *, transient: bool = False, hint: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.transient = transient
+        self.retry_after = retry_after
 
 
 def sentence(error: BaseException) -> str:

@@ -238,11 +238,15 @@ class Fetched:
     """A payload as it lies in a folder now.
 
     ``payload`` is what ``LaunchSpec.payload`` will be, its paths relative to the folder; ``revision`` names what
-    was fetched (a digest, commit, VersionId, generation, ETag).
+    was fetched for people (a digest, commit, VersionId, generation, ETag). ``digest`` is the SHA-256 of the payload's
+    contents (see ``storages.payload``). ``validator`` is what the storage can be asked with whether it has changed,
+    None if it cannot be asked.
     """
 
     payload: Mapping[str, Json]
     revision: str
+    digest: str
+    validator: str | None = None
 
 
 class SecretResolver(Protocol):
@@ -258,13 +262,40 @@ class SecretResolver(Protocol):
 class Storage(Protocol):
     """Where payloads live; the fetching half. (The author's half is ``storages.base.Storage``.)"""
 
-    async def fetch(self, registration: Registration, into: Path, secrets: SecretResolver) -> Fetched:
+    remote: bool
+    """Whether fetching goes over a network, so that what was fetched is worth keeping on this machine."""
+
+    async def fetch(
+        self, registration: Registration, into: Path, secrets: SecretResolver, known: str | None = None
+    ) -> Fetched | None:
         """Put the registration's payload under the existing empty folder ``into``.
+
+        ``known`` is the validator of what the caller has already: None comes back, and ``into`` stays empty, if the
+        source is still that. Without ``known`` the answer is never None.
 
         Verifies nothing but what the storage itself promises. Fetching twice gives the same revision while the
         source stays the same. Being cancelled leaves nothing outside ``into``.
 
         Raises FetchError: ``transient`` if another try can help; names storage and location, never a secret.
+        """
+
+
+class ResultStore(Protocol):
+    """Where return values are kept, made from what the registration keeps of it (``from_description``)."""
+
+    def render(self, flow: str, run_id: str, attempt: int) -> str:
+        """The location of one attempt's return value in this store."""
+
+    async def put(self, location: str, source: Path, secrets: SecretResolver) -> None:
+        """Write the file ``source`` to ``location``, whole or not at all; what is there is replaced.
+
+        Raises ResultError: ``transient`` if another try can help. OSError: the disk refuses.
+        """
+
+    async def get(self, location: str, folder: Path, secrets: SecretResolver) -> Path:
+        """The file that ``put`` wrote: where it lies, or a copy in the existing folder ``folder``.
+
+        Raises ResultError: ``transient`` if another try can help. OSError: the disk refuses, or it is not there.
         """
 
 

@@ -18,7 +18,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from flow_agent.errors import QueueUnavailable, RunError
+from flow_agent.errors import QueueUnavailable, RunError, StoreError
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Policy:
 async def fetching(
     policy: Policy, call: Callable[[], Awaitable[T]], on_wait: Callable[[int, float, BaseException], Awaitable[None]]
 ) -> T:
-    """The answer of ``call``, tried again while it raises a transient RunError.
+    """The answer of ``call``, tried again while it raises a transient RunError or StoreError.
 
     ``on_wait`` is told the number of the try that failed, the seconds until the next, and the error. A storage that
     asks for a longer wait (``retry_after``) gets it, if it is within ``policy.seconds``.
@@ -62,7 +62,7 @@ async def fetching(
         sleep=anyio.sleep,
         wait=wait,
         stop=stop_after_attempt(policy.tries) | _would_pass(policy.seconds),
-        retry=retry_if_exception(lambda error: isinstance(error, RunError) and error.transient),
+        retry=retry_if_exception(lambda error: isinstance(error, RunError | StoreError) and error.transient),
         before_sleep=before_sleep,
         reraise=True,
     ):

@@ -19,8 +19,8 @@ def digest_of(path: Path) -> str:
 def verify(registration: Registration, fetched: Fetched, folder: Path) -> None:
     """Check the payload below ``folder`` against its registration.
 
-    A pickle must have the digest it was registered with. A pinned script was checked by its storage against the
-    digest of its archive, so its revision must be that digest; one that follows its source has none.
+    A pickle must have the digest it was registered with. A pinned script must have the digest that its storage
+    worked out while it was written; one that follows its source has none.
 
     Raises VerificationError (``digest_mismatch``).
     """
@@ -32,7 +32,7 @@ def verify(registration: Registration, fetched: Fetched, folder: Path) -> None:
                 hint="register it again",
             )
     elif registration.digest is not None:
-        found = fetched.revision
+        found = fetched.digest
     else:
         return
     if found != registration.digest:

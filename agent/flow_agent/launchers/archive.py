@@ -19,10 +19,9 @@ PARTS = (
     "checks.py",
     "run_configs.py",
     "environments.py",
-    "results.py",
     "home.py",
 )
-FOLDERS = ("runner", "storages")
+FOLDERS = ("runner", "results", "storages")
 
 
 def runner_archive(folder: Path) -> Path:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from flow_agent.storages.azure import Azure
     from flow_agent.storages.base import Storage
+    from flow_agent.storages.gcs import GCS
     from flow_agent.storages.local import Local
+    from flow_agent.storages.s3 import S3
 
-__all__ = ["Local", "Storage"]
+__all__ = ["GCS", "S3", "Azure", "Local", "Storage"]
 
-_MODULES = {"Local": "local", "Storage": "base"}
+_MODULES = {"Azure": "azure", "GCS": "gcs", "Local": "local", "S3": "s3", "Storage": "base"}
 
 
 def __getattr__(name: str) -> object:

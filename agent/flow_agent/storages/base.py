@@ -48,6 +48,8 @@ class Storage(ABC):
 
     same_machine: ClassVar[bool] = False
     """Whether what is stored can be reached from the registering machine only."""
+    remote: bool = False
+    """Whether fetching goes over a network, so that what was fetched is worth keeping on the agent's machine."""
 
     def __init__(
         self,
@@ -149,7 +151,9 @@ class Storage(ABC):
         """Remove what ``store`` wrote for a registration that came to nothing, if that can be. Blocks."""
 
     @abstractmethod
-    async def fetch(self, registration: Registration, into: Path, secrets: SecretResolver) -> Fetched:
+    async def fetch(
+        self, registration: Registration, into: Path, secrets: SecretResolver, known: str | None = None
+    ) -> Fetched | None:
         """See :meth:`flow_agent.ports.Storage.fetch`."""
 
     def __repr__(self) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from flow_agent.home import home
-from flow_agent.results import LocalResult
-from flow_agent.storages import payload, pickling
+from flow_agent.results.local import LocalResult
+from flow_agent.storages import payload, pickling, sources
 from flow_agent.storages.base import Storage, Stored
 from flow_agent.storages.shelf import publish, withdraw
 
@@ -176,36 +176,17 @@ class Local(Storage):
         return Stored(kind="script", location={**location, "path": str(kept), "root": None}, digest=digest, size=size)
 
     def _source(self, flow: Flow) -> tuple[Path, Path | None]:
-        """The script and its root, with links followed."""
-        from flow_agent.errors import RegistrationError
-
-        given = self.path or (Path(flow.file) if flow.file else None)
-        if given is None:
-            raise RegistrationError(
-                f"flow {flow.name!r} was not defined in a file, so there is no script to store",
-                hint="name it: Local(path=..., stored_as_script=True)",
-            )
-        if not given.is_file():
-            what = "is a folder" if given.is_dir() else "does not exist"
-            raise RegistrationError(
-                f"flow {flow.name!r}: its script {given} {what}, expected the file that defines it",
-                hint="for a folder name both: Local(root=FOLDER, path=FILE_IN_IT, stored_as_script=True)",
-            )
-        if self.root is None:
-            from flow_agent.storages.neighbours import warn_of_script
-
-            warn_of_script(flow.name, given)
-            return given, None
-        path, root = given.resolve(), self.root.resolve()
-        if not path.is_relative_to(root):
-            raise RegistrationError(f"flow {flow.name!r}: its script {path} is not below root {root}")
-        if path.relative_to(root).as_posix() not in {entry.path for entry in payload.entries(root, lambda: None)}:
-            raise RegistrationError(f"flow {flow.name!r}: its script {path} lies in a part of {root} that is left out")
-        return path, root
+        return sources.script_of(flow, self.path, self.root, "path")
 
     # Fetching
 
-    async def fetch(self, registration: Registration, into: Path, secrets: SecretResolver) -> Fetched:  # noqa: ARG002 - the port's signature
+    async def fetch(
+        self,
+        registration: Registration,
+        into: Path,
+        secrets: SecretResolver,  # noqa: ARG002 - the port's signature
+        known: str | None = None,  # noqa: ARG002 - files are here: looking is as good as copying
+    ) -> Fetched:
         """See :meth:`flow_agent.ports.Storage.fetch`; needs no secret."""
         from anyio import from_thread, to_thread
 
@@ -239,7 +220,7 @@ class Local(Storage):
         shutil.rmtree(into / "payload", ignore_errors=True)
         if registration.kind == "pickle":
             digest, _ = payload.copy_file(source, into / "flow.pickle", check)
-            return Fetched(payload={"kind": "pickle", "path": "flow.pickle"}, revision=digest)
+            return Fetched(payload={"kind": "pickle", "path": "flow.pickle"}, revision=digest, digest=digest)
         folder = into / "payload"
         folder.mkdir(mode=0o700)
         if location.get("root"):
@@ -253,6 +234,7 @@ class Local(Storage):
         return Fetched(
             payload={"kind": "script", "root": "payload", "path": location["script"], "flow": registration.flow},
             revision=digest,
+            digest=digest,
         )
 
     @staticmethod

@@ -173,6 +173,11 @@ def digest_of(path: Path, check: Check = lambda: None) -> str:
     return _digest(found)
 
 
+def digest_of_text(value: object) -> str:
+    """SHA-256 (hex) of a JSON-ready value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def copy_folder(root: Path, target: Path, check: Check) -> tuple[str, int]:
     """Copy what of ``root`` belongs to a payload into the empty folder ``target``; gives digest and size in bytes.
 

@@ -12,8 +12,7 @@ from tempfile import NamedTemporaryFile
 from typing import BinaryIO, TypeVar, cast
 
 from flow_agent.checks import slug
-from flow_agent.home import make_private
-from flow_agent.results import sync_folder
+from flow_agent.home import make_private, sync_folder
 
 T = TypeVar("T")
 

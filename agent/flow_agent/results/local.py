@@ -1,49 +1,21 @@
-"""Where return values are kept. Standard library only at import time; methods block, callers use threads."""
+"""Return values in files of this machine. Standard library only at import time."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
-from string import Formatter
+from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flow_agent.checks import slug
-from flow_agent.home import home, make_private
+from flow_agent.home import home, make_private, sync_folder
+from flow_agent.results.base import LOCATION, checked_location, inside, rendered
 
-LOCATION = "{flow}/{run_id}/{attempt}"
-_FIELDS = ("flow", "run_id", "attempt")
+if TYPE_CHECKING:
+    from flow_agent.ports import SecretResolver
+
 _CHUNK = 1 << 20
-
-
-def checked_location(template: str) -> str:
-    """``template``, if it can be rendered.
-
-    Raises TypeError, ValueError: it is no text, has a field other than flow, run_id and attempt, or leads out.
-    """
-    if not isinstance(template, str):
-        raise TypeError(f"the result's location is {template!r}, expected text such as {LOCATION!r}")
-    try:
-        fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
-    except ValueError as error:
-        raise ValueError(f"the result's location {template!r} is no template: {error}") from error
-    if unknown := sorted(fields.difference(_FIELDS)):
-        raise ValueError(
-            f"the result's location {template!r} has the field {unknown[0]!r}, expected only {', '.join(_FIELDS)}"
-        )
-    _inside(template)
-    return template
-
-
-def _inside(location: str) -> PurePosixPath:
-    path = PurePosixPath(location)
-    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in location:
-        raise ValueError(
-            f"the result's location {location!r} leads out of its folder, expected a relative path below it"
-        )
-    return path
 
 
 class LocalResult:
@@ -70,11 +42,11 @@ class LocalResult:
 
     def render(self, flow: str, run_id: str, attempt: int) -> str:
         """The location of one attempt's return value, relative to ``dir``."""
-        return self.location.format(flow=slug(flow), run_id=run_id, attempt=attempt)
+        return rendered(self.location, flow, run_id, attempt)
 
     def _path(self, location: str) -> Path:
         try:
-            path = self.dir / _inside(location)
+            path = self.dir / inside(location)
         except ValueError as error:
             raise PermissionError(str(error)) from None
         # Links inside the folder may lead out of it.
@@ -118,6 +90,18 @@ class LocalResult:
             raise FileNotFoundError(f"there is no result at {path}; it was deleted, or written on another machine")
         return path
 
+    async def put(self, location: str, source: Path, secrets: SecretResolver) -> None:  # noqa: ARG002 - the port's signature
+        """See :meth:`flow_agent.ports.ResultStore.put`; needs no secret."""
+        from anyio import to_thread  # noqa: PLC0415 - the author's side has no anyio
+
+        await to_thread.run_sync(self.write, location, source)
+
+    async def get(self, location: str, folder: Path, secrets: SecretResolver) -> Path:  # noqa: ARG002 - the port's signature
+        """See :meth:`flow_agent.ports.ResultStore.get`; the file itself."""
+        from anyio import to_thread  # noqa: PLC0415 - the author's side has no anyio
+
+        return await to_thread.run_sync(self.read, location)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LocalResult) and self.describe() == other.describe()
 
@@ -126,12 +110,3 @@ class LocalResult:
 
     def __repr__(self) -> str:
         return f"LocalResult(dir={str(self.dir)!r}, location={self.location!r})"
-
-
-def sync_folder(folder: Path) -> None:
-    """Put the names in ``folder`` on the disk: a rename is safe only then."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

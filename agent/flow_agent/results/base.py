@@ -1,0 +1,48 @@
+"""What all results share: the template of their locations. Standard library only at import time."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from string import Formatter
+
+from flow_agent.checks import slug
+
+LOCATION = "{flow}/{run_id}/{attempt}"
+_FIELDS = ("flow", "run_id", "attempt")
+
+
+def checked_location(template: str) -> str:
+    """``template``, if it can be rendered.
+
+    Raises TypeError, ValueError: it is no text, has a field other than flow, run_id and attempt, or leads out.
+    """
+    if not isinstance(template, str):
+        raise TypeError(f"the result's location is {template!r}, expected text such as {LOCATION!r}")
+    try:
+        fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+    except ValueError as error:
+        raise ValueError(f"the result's location {template!r} is no template: {error}") from error
+    if unknown := sorted(fields.difference(_FIELDS)):
+        raise ValueError(
+            f"the result's location {template!r} has the field {unknown[0]!r}, expected only {', '.join(_FIELDS)}"
+        )
+    inside(template)
+    return template
+
+
+def inside(location: str) -> PurePosixPath:
+    """``location`` as a path below some folder.
+
+    Raises ValueError: it leads out of it.
+    """
+    path = PurePosixPath(location)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in location:
+        raise ValueError(
+            f"the result's location {location!r} leads out of its folder, expected a relative path below it"
+        )
+    return path
+
+
+def rendered(template: str, flow: str, run_id: str, attempt: int) -> str:
+    """The location of one attempt's return value."""
+    return template.format(flow=slug(flow), run_id=run_id, attempt=attempt)
