@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from servers.s3 import bucket, rclone_server, s3_server  # noqa: F401 - fixtures
+
 # In the background of a shell script it is ignored, and so it would be in all that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

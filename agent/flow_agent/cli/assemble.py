@@ -17,6 +17,7 @@ from flow_agent.errors import FlowAgentError
 from flow_agent.execute import Tools
 from flow_agent.identity import checked_name, held
 from flow_agent.model import AgentInfo, Registration
+from flow_agent.objects.pool import clients
 from flow_agent.ports import Launcher, Leases, Queue, Storage
 from flow_agent.prepare import Means
 from flow_agent.retry import Policy
@@ -48,6 +49,7 @@ async def assembled(
                 if full
                 else "set FLOW_AGENT_HOME to a folder that you may write, or give --home",
             ) from error
+        await stack.enter_async_context(clients())
         launchers = {
             wanted: await stack.enter_async_context(plugins.load("launchers", wanted)(settings.home, name))
             for wanted in dict.fromkeys(settings.agent.launchers)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import IO, Any, TypeVar
+from typing import Self, TypeVar
 
 import anyio.to_thread
 
@@ -110,46 +110,55 @@ class ObjectStore(ABC):
 
 
 class Received:
-    """The file that an object is streamed into: counts, hashes, and ends what takes too long. Blocks."""
+    """The file that an object is streamed into: counts, hashes, and ends what takes too long. Blocks.
+
+    An earlier try's file at ``path`` is replaced. ``what`` names the object in errors. Setting ``unwanted`` ends it at
+    its next bytes: a thread that waits for a store cannot be ended from outside.
+    """
 
     def __init__(self, path: Path, what: str) -> None:
-        path.unlink(missing_ok=True)
-        self._file: IO[bytes] = path.open("xb")
-        path.chmod(0o600)
-        self._what, self._hash, self._began = what, hashlib.sha256(), time.monotonic()
+        self._path, self._what = path, what
+        self._hash = hashlib.sha256()
         self.size = 0
+        self.unwanted = False
+
+    def __enter__(self) -> Self:
+        self._path.unlink(missing_ok=True)
+        self._began = time.monotonic()
+        self._file = open(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600), "wb")  # noqa: PTH123 - private from its first moment; closed by __exit__
+        return self
+
+    def __exit__(self, *caught: object) -> None:
+        self._file.close()
 
     def write(self, chunk: bytes | memoryview) -> None:
         """Take the next bytes.
 
-        Raises StoreError: they come too slowly. OSError.
+        Raises StoreError: they come too slowly, or nobody wants them any more. OSError.
         """
+        if self.unwanted:
+            raise StoreError(f"{self._what} is not wanted any more", transient=True)
         self._file.write(chunk)
         self._hash.update(chunk)
         self.size += len(chunk)
-        if time.monotonic() - self._began > allowed_for(self.size):
+        if (took := time.monotonic() - self._began) > allowed_for(self.size):
             raise StoreError(
-                f"{self._what}: {self.size} bytes came in {time.monotonic() - self._began:.0f} s, slower than"
-                f" {SLOWEST // 1000} kB a second",
+                f"{self._what}: {self.size} bytes came in {took:.0f} s, slower than {SLOWEST // 1000} kB a second",
                 transient=True,
             )
 
-    def close(self, expected: int | None) -> str:
-        """Close the file; gives the SHA-256 (hex).
+    def digest(self, expected: int | None) -> str:
+        """SHA-256 (hex) of what has come, all of it.
 
         Raises StoreError: it is not ``expected`` bytes long, or the store did not say how long it is.
         """
-        self._file.close()
+        self._file.flush()
         if self.size != expected:
             raise StoreError(
-                f"{self._what}: {self.size} bytes came of {'unknown' if expected is None else expected}",
+                f"{self._what}: {self.size} bytes came of {'an unknown number' if expected is None else expected}",
                 transient=True,
             )
         return self._hash.hexdigest()
-
-    def abandon(self) -> None:
-        """Close the file as it is."""
-        self._file.close()
 
 
 async def sdk(name: str, extra: str, needs: str) -> ModuleType:
@@ -190,20 +199,3 @@ def blocking(call: Callable[[], Awaitable[T]]) -> T:
 
     with start_blocking_portal() as portal:
         return portal.call(main)
-
-
-def plain(options: dict[str, Any] | None, what: str, secret: frozenset[str], way_out: str) -> dict[str, Any]:
-    """``options`` for an SDK, if they are JSON-ready and hold no credentials.
-
-    Raises TypeError, ValueError.
-    """
-    if options is None:
-        return {}
-    if not isinstance(options, dict):
-        raise TypeError(f"{what} is {options!r}, expected a table such as {{'name': 'value'}}")
-    if held := sorted(secret.intersection(options)):
-        raise ValueError(f"{what} holds {held[0]!r}: credentials would stand in the registration; {way_out}")
-    try:
-        return dict(json.loads(json.dumps(options, allow_nan=False)))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{what} is kept as JSON, which it cannot be: {error}") from None

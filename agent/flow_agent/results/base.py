@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import PurePosixPath
 from string import Formatter
+from typing import Any
 
 from flow_agent.checks import slug
 
@@ -46,3 +48,30 @@ def inside(location: str) -> PurePosixPath:
 def rendered(template: str, flow: str, run_id: str, attempt: int) -> str:
     """The location of one attempt's return value."""
     return template.format(flow=slug(flow), run_id=run_id, attempt=attempt)
+
+
+def checked_bucket(kind: str, bucket: object) -> str:
+    """The name of a bucket or container, without a scheme in front.
+
+    Raises TypeError, ValueError.
+    """
+    if not isinstance(bucket, str):
+        raise TypeError(f"{kind}: the bucket is {bucket!r}, expected its name")
+    if not bucket or "/" in bucket:
+        raise ValueError(f"{kind}: the bucket is {bucket!r}, expected its bare name, such as 'flows'")
+    return bucket
+
+
+def plain(options: object, what: str) -> dict[str, Any]:
+    """``options`` for an SDK as they can stand in a registration.
+
+    Raises TypeError: they are no table, or no JSON.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, dict):
+        raise TypeError(f"{what} is {options!r}, expected a table such as {{'name': 'value'}}")
+    try:
+        return dict(json.loads(json.dumps(options, allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{what} is kept as JSON, which it cannot be: {error}") from None

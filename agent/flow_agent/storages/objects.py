@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
@@ -188,12 +189,8 @@ class ObjectStorage(Storage):
                 for each in packed:
                     location = {**each.location, "key": each.key, "bucket": store.where}
                     if each.file is not None:
-                        file = each.file
-                        facts = await retry.fetching(
-                            retry.Policy(),
-                            lambda file=file, key=each.key: store.put(key, file, overwrite=self.overwrite),
-                            on_wait,
-                        )
+                        put = partial(store.put, each.key, each.file, overwrite=self.overwrite)
+                        facts = await retry.fetching(retry.Policy(), put, on_wait)
                         location |= {"uploaded": True, "version": facts.version, "etag": facts.etag}
                     stored[each.flow] = Stored(
                         kind=each.kind,
