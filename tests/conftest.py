@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from servers.azure import azure_server, container  # noqa: F401 - fixtures
+from servers.gcs import gcs_bucket, gcs_server  # noqa: F401 - fixtures
 from servers.s3 import bucket, rclone_server, s3_server  # noqa: F401 - fixtures
 
 # In the background of a shell script it is ignored, and so it would be in all that the tests start and interrupt.

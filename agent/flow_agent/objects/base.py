@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import anyio.to_thread
 
@@ -113,12 +113,13 @@ class Received:
     """The file that an object is streamed into: counts, hashes, and ends what takes too long. Blocks.
 
     An earlier try's file at ``path`` is replaced. ``what`` names the object in errors. Setting ``unwanted`` ends it at
-    its next bytes: a thread that waits for a store cannot be ended from outside.
+    its next bytes: a thread that waits for a store cannot be ended from outside. ``also`` is another hash that all
+    bytes go through.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path, what: str, also: Any = None) -> None:
         self._path, self._what = path, what
-        self._hash = hashlib.sha256()
+        self._hash, self._also = hashlib.sha256(), also
         self.size = 0
         self.unwanted = False
 
@@ -140,6 +141,8 @@ class Received:
             raise StoreError(f"{self._what} is not wanted any more", transient=True)
         self._file.write(chunk)
         self._hash.update(chunk)
+        if self._also is not None:
+            self._also.update(chunk)
         self.size += len(chunk)
         if (took := time.monotonic() - self._began) > allowed_for(self.size):
             raise StoreError(
