@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from flow_agent import operations
-from flow_agent.errors import RunError
+from flow_agent.errors import NotFound, ResultError, RunError
 from flow_agent.labels import checked
 from flow_agent.model import Json, LogLine, Reason, Registration, Run, State
-from flow_agent.plugins import load as load_plugin
-from flow_agent.ports import Queue, SecretResolver
+from flow_agent.ports import Queue
+from flow_agent.resolver import Resolver, opened
 from flow_agent.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -46,10 +46,11 @@ def _call(operation: Callable[[Queue], Awaitable[T]]) -> T:
         return portal.call(operation, queue)
 
 
-def own_secrets() -> SecretResolver:
-    """Where an author's program finds secrets when it stores flows: where an agent here would find them."""
-    resolver: SecretResolver = load_plugin("secret_providers", "environment")()
-    return resolver
+@asynccontextmanager
+async def own_secrets() -> AsyncIterator[Resolver]:
+    """Where a program finds secrets when it stores flows or reads results: where an agent here would find them."""
+    async with opened(**load().secrets_arguments()) as resolver:
+        yield resolver
 
 
 class Handle:
@@ -100,9 +101,15 @@ class Handle:
 
         async def body(queue: Queue) -> Any:
             run = await operations.wait_run(queue, self.id, timeout)
-            if run.state is not State.SUCCEEDED:
+            if run.state is not State.SUCCEEDED and run.reason is not Reason.RESULT_FAILED:
                 raise _failed(run)
-            return await operations.read_result(run, unpickle=unpickle)
+            try:
+                async with own_secrets() as secrets:
+                    return await operations.read_result(run, secrets, unpickle=unpickle)
+            except (ResultError, NotFound) as error:
+                if run.state is State.SUCCEEDED:
+                    raise
+                raise _failed(run) from error  # nobody has recovered it
 
         return _call(body)
 

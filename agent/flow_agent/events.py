@@ -13,6 +13,7 @@ import structlog
 
 from flow_agent.log_stream import PatientStream
 from flow_agent.model import AgentInfo, Claim, Outcome, Run, State
+from flow_agent.redact import known
 
 _log: Any = structlog.get_logger("flow_agent")
 
@@ -28,11 +29,16 @@ def configure(*, style: str = "auto", level: str = "info") -> None:
             structlog.dev.ConsoleRenderer(colors=out.isatty())
             if pretty
             else structlog.processors.JSONRenderer(default=str),
+            _without_secrets,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", out)),
         cache_logger_on_first_use=False,
     )
+
+
+def _without_secrets(_logger: Any, _method: str, text: Any) -> str:
+    return known.text(text)
 
 
 @functools.cache
@@ -128,6 +134,16 @@ def runs_resolved(runs: list[Run]) -> None:
 def internal_error(claim: Claim, error: BaseException) -> None:
     """A fault of ours, or of an adapter, that must not end the other runs."""
     _log.error("agent.error", **_ids(claim), error=repr(error), exc_info=error)
+
+
+def cache_unusable(folder: str, error: BaseException) -> None:
+    """What was fetched cannot be kept; runs go on without."""
+    _log.warning("cache.unusable", folder=folder, error=str(error))
+
+
+def cache_damaged(flow: str, name: str) -> None:
+    """A kept payload is not what it was; it is removed and fetched again."""
+    _log.warning("cache.damaged", flow=flow, object=name)
 
 
 def remains_left(ref: str, error: BaseException) -> None:

@@ -22,6 +22,7 @@ from flow_agent.judge import judge, retry_delay
 from flow_agent.model import Claim, Ending, LogLine, Outcome, Reason, State
 from flow_agent.ports import Launcher, Leases, Queue
 from flow_agent.prepare import Means, fetch, spec
+from flow_agent.redact import known
 from flow_agent.result_store import with_result
 
 
@@ -127,7 +128,7 @@ async def _fail(hold: Hold, error: Exception, tools: Tools, log: RunLog, phases:
     """Report what went wrong before user code, or a fault of ours."""
     claim = hold.claim
     if isinstance(error, RunError):
-        reason, detail = error.reason, sentence(error)
+        reason, detail = error.reason, known.text(sentence(error))
         now = tools.now()
         waited = now - (claim.run.released_since or now)
         if error.transient and waited < tools.release_for:
@@ -138,7 +139,7 @@ async def _fail(hold: Hold, error: Exception, tools: Tools, log: RunLog, phases:
                 events.run_released(claim, delay, detail)
             return
     else:
-        reason, detail = Reason.AGENT_ERROR, f"a fault in the agent: {error!r}; its own log has more"
+        reason, detail = Reason.AGENT_ERROR, f"a fault in the agent: {known.text(repr(error))}; its own log has more"
         events.internal_error(claim, error)
     await _forgiving(claim, log.tell("ERROR", detail))
     await _finish(hold, Outcome(state=State.FAILED, reason=reason, detail=detail), tools, phases.seconds)
@@ -172,7 +173,11 @@ async def _watch(hold: Hold, launcher: Launcher, ref: str, tools: Tools, log: Ru
     assert ending is not None
     outcome = judge(ending, hold.why, claim.registration.timeout)
     if outcome.state is State.SUCCEEDED:
-        return await with_result(claim, outcome, ending, log.tell)
+
+        def give_up() -> bool:
+            return hold.why in {Reason.CANCELLED, Reason.LEASE_LOST}
+
+        return await with_result(claim, outcome, ending, means=tools.means, tell=log.tell, give_up=give_up)
     return outcome
 
 

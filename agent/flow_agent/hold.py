@@ -11,6 +11,7 @@ import anyio
 from flow_agent import events, retry
 from flow_agent.model import Claim, LogLine, Reason
 from flow_agent.ports import Launcher, Queue
+from flow_agent.redact import known
 
 T = TypeVar("T")
 
@@ -74,7 +75,7 @@ class RunLog:
             time=time.time(),
             level=level,
             logger="flow_agent",
-            text=text,
+            text=known.text(text),
         )
         await answered("append_logs", lambda: self._queue.append_logs(self._claim, [line]))
 

@@ -259,6 +259,29 @@ class SecretResolver(Protocol):
         """
 
 
+class SecretProvider(Protocol):
+    """One place where secrets may be."""
+
+    where: str
+    """The place for people, as in "looked in: ..."."""
+
+    async def get(self, name: str) -> str | None:
+        """The value; None if it is not there.
+
+        Raises SecretUnavailable: the place does not answer, or does not let us look.
+        """
+
+
+class OpenSecretProvider(Protocol):
+    """What an entry point of ``flow_agent.secret_providers`` names."""
+
+    def __call__(self, rest: str) -> AbstractAsyncContextManager[SecretProvider]:
+        """Open the provider; ``rest`` is what stands behind the colon of its URL in the settings.
+
+        Raises InvalidInput: it does not fit.
+        """
+
+
 class Storage(Protocol):
     """Where payloads live; the fetching half. (The author's half is ``storages.base.Storage``.)"""
 

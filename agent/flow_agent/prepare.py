@@ -6,14 +6,17 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import anyio.to_thread
 
-from flow_agent import retry, verify
+from flow_agent import retry
+from flow_agent.cache import Cache
 from flow_agent.errors import SecretNotFound
 from flow_agent.model import Claim, LaunchSpec, Registration
-from flow_agent.ports import Fetched, SecretResolver, Storage
+from flow_agent.ports import Fetched, Storage
+from flow_agent.resolver import Resolver
 
 ALLOWED = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "TERM"}
@@ -28,11 +31,15 @@ ALLOWED = frozenset(
 class Means:
     """What preparing needs; filled once at the agent's start.
 
-    ``env`` are the settings' variables for every attempt, ``environment`` the agent's own.
+    ``env`` are the settings' variables for every attempt, ``environment`` the agent's own. A result that cannot be
+    written is tried for ``write_for`` seconds, then kept in the folder ``unwritten``.
     """
 
     storage: Callable[[Registration], Storage]
-    secrets: SecretResolver
+    secrets: Resolver = field(default_factory=lambda: Resolver(()))
+    cache: Cache = field(default_factory=lambda: Cache(Path(), 0))
+    write_for: float = 600.0
+    unwritten: Path | None = None
     fetch: retry.Policy = field(default_factory=retry.Policy)
     env: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
@@ -49,13 +56,12 @@ async def fetch(
 ) -> Fetched:
     """Fetch and verify the payload of ``claim`` into ``folder``.
 
-    Raises FetchError, VerificationError.
+    Raises FetchError, VerificationError, SecretNotFound, SecretUnavailable.
     """
     registration = claim.registration
-    storage = means.storage(registration)
-    fetched = await retry.fetching(means.fetch, lambda: storage.fetch(registration, folder, means.secrets), on_wait)
-    await anyio.to_thread.run_sync(verify.verify, registration, fetched, folder)
-    return fetched
+    storage, secrets = means.storage(registration), means.secrets.for_run(registration)
+    call = partial(means.cache.fetch, storage, registration, folder, secrets)
+    return await retry.fetching(means.fetch, call, on_wait)
 
 
 async def spec(
@@ -66,7 +72,8 @@ async def spec(
     Raises SecretNotFound, SecretUnavailable.
     """
     registration, run = claim.registration, claim.run
-    secrets = {name: await means.secrets.get(name) for name in registration.secrets}
+    resolver = means.secrets.for_run(registration)
+    secrets = {name: await resolver.get(name) for name in registration.secrets}
     config = registration.run_config
     if config.get("image"):
         await tell("WARNING", f"the run config's image {config['image']!r} is not used: this agent starts processes")

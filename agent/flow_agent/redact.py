@@ -40,9 +40,13 @@ def _forms(value: str) -> set[bytes]:
     return forms
 
 
+_ACCESS = re.compile(r"(?:AccountKey|SharedAccessSignature|sig|Password|Pwd)=([^;&]+)", re.IGNORECASE)
+"""What is secret in a connection string; the rest of it is an address."""
+
+
 def _values(secret: str) -> set[str]:
-    """The secret itself, its lines, and the texts in it if it is JSON."""
-    values = {secret, secret.strip(), *(line.strip() for line in secret.splitlines())}
+    """The secret itself, its lines, the keys in it if it is a connection string, and the texts in it if it is JSON."""
+    values = {secret, secret.strip(), *(line.strip() for line in secret.splitlines()), *_ACCESS.findall(secret)}
     try:
         stack = [json.loads(secret)]
     except ValueError:
@@ -132,3 +136,30 @@ class Stream:
         """What was still held back."""
         rest, self._rest = self._rest, b""
         return self._redactor.clean(rest)
+
+
+class Known:
+    """The secrets that this program has served, newest MOST of them, to keep them out of what it says itself."""
+
+    MOST = 1_000
+
+    def __init__(self) -> None:
+        self._values: dict[str, None] = {}
+        self._redactor = Redactor(())
+
+    def add(self, value: str) -> None:
+        """Remember ``value``."""
+        if value in self._values:
+            return
+        self._values[value] = None
+        if len(self._values) > self.MOST:
+            del self._values[next(iter(self._values))]
+        self._redactor = Redactor(self._values)
+
+    def text(self, text: str) -> str:
+        """``text`` without them."""
+        return self._redactor.text(text)
+
+
+known = Known()
+"""Of this process: what is resolved is added, what is logged or written as a detail is cleaned."""

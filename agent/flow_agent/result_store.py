@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,51 +13,96 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from flow_agent import plugins, retry
+from flow_agent import plugins, retry, unwritten
 from flow_agent.errors import FlowAgentError, ResultError, sentence
 from flow_agent.model import Claim, Ending, Outcome, Reason, State
-from flow_agent.prepare import Told
+from flow_agent.ports import ResultStore
+from flow_agent.prepare import Means, Told
+from flow_agent.redact import known
 from flow_agent.verify import digest_of
 
 INLINE = 65_536
 """Bytes of a JSON return value that are kept with the run where the flow has no result store."""
-WRITE_FOR = 600.0
-"""Seconds for which a full disk is waited for; user code is not run again for it."""
 
 
-async def with_result(claim: Claim, outcome: Outcome, ending: Ending, tell: Told) -> Outcome:
-    """Put the return value where the registration says; what fails in that is the outcome then."""
-    try:
-        return replace(outcome, result=await _stored(claim, ending, tell))
-    except (FlowAgentError, OSError) as error:
-        detail = f"the flow returned, but its result could not be stored: {sentence(error)}"
-        return Outcome(state=State.FAILED, reason=Reason.RESULT_FAILED, detail=detail, exit_code=outcome.exit_code)
+async def with_result(
+    claim: Claim, outcome: Outcome, ending: Ending, *, means: Means, tell: Told, give_up: Callable[[], bool]
+) -> Outcome:
+    """Put the return value where the registration says; what fails in that is the outcome then.
 
-
-async def _stored(claim: Claim, ending: Ending, tell: Told) -> Mapping[str, Any] | None:
+    What cannot be written is tried for ``means.write_for`` seconds, unless ``give_up`` says that nobody waits for it
+    any more, and then kept on this machine: user code is not run again for it.
+    """
     described = (ending.receipt or {}).get("result")
     if described is None:
-        return None
-    if ending.result is None or not isinstance(described, dict):
-        raise ResultError("the runner left no result file")
-    source, description = Path(ending.result), claim.registration.result
-    if description is not None:
-        store = plugins.load("results", description["type"]).from_description(description)
+        return outcome
+    try:
+        if ending.result is None or not isinstance(described, dict):
+            raise ResultError("the runner left no result file")
+        source, description = Path(ending.result), claim.registration.result
+        if description is None:
+            return replace(outcome, result=await _inline(source, described, tell))
+    except (FlowAgentError, OSError) as error:
+        return _failed(outcome, error)
+    kept: Mapping[str, Any] | None = None
+    try:
+        store: ResultStore = plugins.load("results", description["type"]).from_description(description)
         location = store.render(flow=claim.run.flow, run_id=claim.run.id, attempt=claim.attempt)
         digest = await anyio.to_thread.run_sync(digest_of, source)
-
-        async def on_wait(wait: float, error: BaseException) -> None:
-            await tell("WARNING", f"the result cannot be written yet: {error}; tried again in {wait:.1f} s")
-
-        write = partial(anyio.to_thread.run_sync, store.write, location, source)
-        await retry.when_there_is_room(WRITE_FOR, write, on_wait)
-        return {
+        kept = {
             "store": description,
             "location": location,
             "format": described["format"],
             "size": described["size"],
             "digest": digest,
         }
+        await _put(store, location, source, claim=claim, means=means, tell=tell, give_up=give_up)
+    except (FlowAgentError, OSError) as error:
+        return _failed(outcome, error, await _keep(kept, claim, source, means))
+    return replace(outcome, result=kept)
+
+
+async def _put(
+    store: ResultStore,
+    location: str,
+    source: Path,
+    *,
+    claim: Claim,
+    means: Means,
+    tell: Told,
+    give_up: Callable[[], bool],
+) -> None:
+    async def on_wait(wait: float, error: BaseException) -> None:
+        await tell("WARNING", f"the result cannot be written yet: {error}; tried again in {wait:.1f} s")
+
+    write = partial(store.put, location, source, means.secrets.for_run(claim.registration))
+    await retry.storing(means.write_for, write, on_wait, give_up)
+
+
+async def _keep(result: Mapping[str, Any] | None, claim: Claim, source: Path, means: Means) -> Mapping[str, Any] | None:
+    """Where the result was to go and where it lies; None: it lies nowhere."""
+    if result is None or means.unwritten is None:
+        return None
+    try:
+        path = await anyio.to_thread.run_sync(unwritten.keep, means.unwritten, claim.run.id, source)
+    except OSError:
+        return None
+    return {**result, "unwritten": {"host": socket.gethostname(), "path": str(path)}}
+
+
+def _failed(outcome: Outcome, error: Exception, result: Mapping[str, Any] | None = None) -> Outcome:
+    way_out = "; it is kept: `flow-agent result RUN --recover` writes it" if result is not None else ""
+    return Outcome(
+        state=State.FAILED,
+        reason=Reason.RESULT_FAILED,
+        detail=known.text(f"the flow returned, but its result could not be stored: {sentence(error)}{way_out}"),
+        exit_code=outcome.exit_code,
+        result=result,
+    )
+
+
+async def _inline(source: Path, described: Mapping[str, Any], tell: Told) -> Mapping[str, Any] | None:
+    """The value itself, for a flow without a result store."""
     if described["format"] == "json" and described["size"] <= INLINE:
         return {"inline": json.loads(await anyio.Path(source).read_bytes())}
     await tell(

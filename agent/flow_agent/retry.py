@@ -71,19 +71,36 @@ async def fetching(
     raise AssertionError("unreachable: tenacity returns or raises")
 
 
-async def when_there_is_room(
-    seconds: float, call: Callable[[], Awaitable[T]], on_wait: Callable[[float, BaseException], Awaitable[None]]
+async def storing(
+    seconds: float,
+    call: Callable[[], Awaitable[T]],
+    on_wait: Callable[[float, BaseException], Awaitable[None]],
+    give_up: Callable[[], bool] = lambda: False,
 ) -> T:
-    """The answer of ``call``, tried again for ``seconds`` while a full disk is what it raises, at most every 10 s."""
+    """The answer of ``call``, which writes a result, tried again for ``seconds``, at most every 10 s.
+
+    Tried again is a full disk, and what says of itself that it is transient. A store that asks for a longer wait gets
+    it. ``give_up`` ends the tries.
+
+    Raises the last error.
+    """
+    backoff = wait_random_exponential(multiplier=0.5, max=10.0)
+
+    def wait(state: RetryCallState) -> float:
+        return max(min(getattr(_error(state), "retry_after", None) or 0.0, seconds), backoff(state))
 
     async def before_sleep(state: RetryCallState) -> None:
         await on_wait(state.upcoming_sleep, _error(state))
 
+    def may_pass(error: BaseException) -> bool:
+        full = isinstance(error, OSError) and error.errno in FULL
+        return not give_up() and (full or (isinstance(error, RunError) and error.transient))
+
     async for attempt in AsyncRetrying(
         sleep=anyio.sleep,
-        wait=wait_random_exponential(multiplier=0.5, max=10.0),
+        wait=wait,
         stop=stop_after_delay(seconds),
-        retry=retry_if_exception(lambda error: isinstance(error, OSError) and error.errno in FULL),
+        retry=retry_if_exception(may_pass),
         before_sleep=before_sleep,
         reraise=True,
     ):

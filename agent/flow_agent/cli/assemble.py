@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from flow_agent import plugins
 from flow_agent.agent import Agent, Pace
+from flow_agent.cache import Cache
 from flow_agent.errors import FlowAgentError
 from flow_agent.execute import Tools
 from flow_agent.identity import checked_name, held
@@ -20,6 +21,7 @@ from flow_agent.model import AgentInfo, Registration
 from flow_agent.objects.pool import clients
 from flow_agent.ports import Launcher, Leases, Queue, Storage
 from flow_agent.prepare import Means
+from flow_agent.resolver import Resolver, opened
 from flow_agent.retry import Policy
 from flow_agent.settings import Settings
 from flow_agent.version import __version__
@@ -50,13 +52,14 @@ async def assembled(
                 else "set FLOW_AGENT_HOME to a folder that you may write, or give --home",
             ) from error
         await stack.enter_async_context(clients())
+        resolver = await stack.enter_async_context(opened(**settings.secrets_arguments()))
         launchers = {
             wanted: await stack.enter_async_context(plugins.load("launchers", wanted)(settings.home, name))
             for wanted in dict.fromkeys(settings.agent.launchers)
         }
         info = replace(_info(settings, launchers), id=lasting, name=name)
         pace = Pace(poll=settings.agent.poll, heartbeat=settings.lease.heartbeat, last_words=settings.report.seconds)
-        yield Agent(info, _tools(settings, queue, launchers, name), pace, until_empty=until_empty), info
+        yield Agent(info, _tools(settings, queue, launchers, name, resolver), pace, until_empty=until_empty), info
 
 
 def _info(settings: Settings, launchers: dict[str, Launcher]) -> AgentInfo:
@@ -77,10 +80,13 @@ def _info(settings: Settings, launchers: dict[str, Launcher]) -> AgentInfo:
     )
 
 
-def _tools(settings: Settings, queue: Queue, launchers: dict[str, Launcher], name: str) -> Tools:
+def _tools(settings: Settings, queue: Queue, launchers: dict[str, Launcher], name: str, resolver: Resolver) -> Tools:
     means = Means(
         storage=_storage,
-        secrets=plugins.load("secret_providers", "environment")(),
+        secrets=resolver,
+        cache=Cache(settings.home / "cache", settings.cache.limit),
+        write_for=settings.result.seconds,
+        unwritten=settings.home / "unwritten",
         fetch=Policy(tries=settings.fetch.tries, seconds=settings.fetch.seconds),
         env=settings.agent.env,
         grace=settings.stop.grace,

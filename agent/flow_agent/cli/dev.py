@@ -24,6 +24,7 @@ from flow_agent.cli.assemble import assembled
 from flow_agent.cli.options import options
 from flow_agent.cli.output import ended, line, log_line, note, status
 from flow_agent.cli.parameters import parameters_option
+from flow_agent.client import own_secrets
 from flow_agent.collect import collect
 from flow_agent.errors import AgentRunning, FlowAgentError, InvalidInput
 from flow_agent.launchers.linux import hide_memory
@@ -193,7 +194,9 @@ async def _follow(queue: Queue, run: Run, show: Callable[[str], None], prefix: s
     run = await queue.get(run.id)
     note(prefix + ended(run))
     if run.result is not None and run.result.get("format") != "pickle":
-        note(f"{prefix}returned {_shortened(repr(await operations.read_result(run)))}")
+        async with own_secrets() as secrets:
+            value = await operations.read_result(run, secrets)
+        note(f"{prefix}returned {_shortened(repr(value))}")
 
 
 def _shortened(text: str) -> str:

@@ -14,6 +14,7 @@ from flow_agent.cli.output import document, ended, facts, line, log_line, note, 
 from flow_agent.cli.waiting import explained, wait_for
 from flow_agent.model import Attempt, Registration, Run, State
 from flow_agent.ports import Queue
+from flow_agent.resolver import opened
 from flow_agent.settings import Settings
 from flow_agent.why import span, stamp
 
@@ -176,15 +177,28 @@ async def _live(queue: Queue, run: Run) -> None:
     "--unpickle", is_flag=True, help="Load a pickled result, which runs code of the flow's author on this machine."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the value as JSON, a text too.")
-@queue_verb
-async def result(queue: Queue, run_id: str, unpickle: bool, as_json: bool) -> None:
+@click.option("--recover", is_flag=True, help="First write a result that its agent could not write, and kept here.")
+@settings_verb
+async def result(
+    queue: Queue, settings: Settings, run_id: str, *, unpickle: bool, as_json: bool, recover: bool
+) -> None:
     """Print what RUN returned: a text as it is, a pickled value as Python writes it, others as JSON.
 
     \b
     Example: flow-agent result 01jq
     """
     run = await queue.get(run_id)
-    value = await operations.read_result(run, unpickle=unpickle)
+    async with opened(**settings.secrets_arguments()) as secrets:
+        if recover:
+            written = await operations.recover_result(run, secrets)
+            note("written to its store" if written else "it is in its store already")
+            if operations.is_pickled(run) and not unpickle:
+                return
+        value = await operations.read_result(run, secrets, unpickle=unpickle)
+    _print_value(run, value, as_json)
+
+
+def _print_value(run: Run, value: object, as_json: bool) -> None:
     if as_json:
         try:
             document(value)

@@ -130,14 +130,14 @@ class Bucket(ObjectStore):
         good: tuple[int, ...] = (200,),
         headers: Mapping[str, str] | None = None,
         body: Any = None,
-        **params: str,
+        params: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Any]:
         """An answer with a status in ``good``, its body not read: ``seconds`` until then, ``allowed_for`` its body."""
         import aiohttp  # noqa: PLC0415 - comes with gcsfs
 
         client = self._client
         if self._payer:
-            params["userProject"] = str(self._payer)
+            params = {**(params or {}), "userProject": str(self._payer)}
         try:
             with anyio.fail_after(seconds) as scope:
                 own = await client.account.headers(what) if client.account else {}
@@ -187,7 +187,7 @@ class Bucket(ObjectStore):
             params["generation"] = version
         if known is not None:
             params["ifGenerationNotMatch"] = known
-        request = self._request(what, "GET", self._url(key), good=(200, 304), **params)
+        request = self._request(what, "GET", self._url(key), good=(200, 304), params=params)
         crc = google_crc32c.Checksum()
         async with request as answer:
             if answer.status == 304:
@@ -217,7 +217,7 @@ class Bucket(ObjectStore):
             f"/upload{self._objects}",
             headers=headers,
             body=io.BytesIO(json.dumps({"name": key, **facts}).encode()),
-            **params,
+            params=params,
         ) as answer:
             session = answer.headers.get("Location")
         if not session:
@@ -251,7 +251,7 @@ class Bucket(ObjectStore):
     async def delete(self, key: str, *, version: str | None = None) -> None:
         """See :meth:`ObjectStore.delete`."""
         params = {} if version is None else {"generation": version}
-        async with self._request(f"{self.where}/{key}", "DELETE", self._url(key), good=(200, 204, 404), **params):
+        async with self._request(f"{self.where}/{key}", "DELETE", self._url(key), good=(200, 204, 404), params=params):
             pass
 
     async def keys(self, prefix: str, most: int) -> Sequence[Listed]:
@@ -259,7 +259,7 @@ class Bucket(ObjectStore):
         found: list[Listed] = []
         params = {"prefix": prefix, "fields": "nextPageToken,items(name,generation,size)"}
         while len(found) <= most:
-            async with self._request(f"{self.where}/{prefix}", "GET", self._objects, **params) as answer:
+            async with self._request(f"{self.where}/{prefix}", "GET", self._objects, params=params) as answer:
                 page = await answer.json()
             found += [Listed(each["name"], each["generation"], int(each["size"])) for each in page.get("items", ())]
             if not page.get("nextPageToken"):
@@ -269,7 +269,9 @@ class Bucket(ObjectStore):
 
     async def check(self) -> None:
         """See :meth:`ObjectStore.check`."""
-        async with self._request(self.where, "GET", self._url(NOWHERE), good=(200, 404), alt="media") as answer:
+        async with self._request(
+            self.where, "GET", self._url(NOWHERE), good=(200, 404), params={"alt": "media"}
+        ) as answer:
             if answer.status == 404 and b"bucket does not exist" in await answer.content.read(10_000):
                 raise StoreError(f"{self.where}: there is no such bucket", transient=False, missing=True)
 

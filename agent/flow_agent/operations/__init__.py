@@ -1,7 +1,8 @@
 """What the command line and the Python client do with an open queue, once."""
 
+from flow_agent.operations.doctor import examine
 from flow_agent.operations.opening import open_queue, shown_url
-from flow_agent.operations.results import is_pickled, no_json, python_text, read_result
+from flow_agent.operations.results import is_pickled, no_json, python_text, read_result, recover_result
 from flow_agent.operations.submitting import MOST_AT_ONCE, due_time, parse_time, register, retry_run, submit_runs
 from flow_agent.operations.views import agent_json, attempt_json, iso, registration_json, run_json
 from flow_agent.operations.watching import cancel_run, follow_logs, wait_run
@@ -12,6 +13,7 @@ __all__ = [
     "attempt_json",
     "cancel_run",
     "due_time",
+    "examine",
     "follow_logs",
     "is_pickled",
     "iso",
@@ -20,6 +22,7 @@ __all__ = [
     "parse_time",
     "python_text",
     "read_result",
+    "recover_result",
     "register",
     "registration_json",
     "retry_run",

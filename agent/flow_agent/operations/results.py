@@ -5,24 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import socket
 from collections.abc import Mapping
+from pathlib import Path
 from pprint import pformat
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import anyio
+import anyio.to_thread
 
-from flow_agent.errors import NotFound, ResultError
+from flow_agent import unwritten
+from flow_agent.errors import NotFound, ResultError, RunError
 from flow_agent.model import Json, Run, State
 from flow_agent.plugins import load
+from flow_agent.ports import ResultStore, SecretResolver
+from flow_agent.resolver import Resolver
 
 
-async def read_result(run: Run, *, unpickle: bool = False) -> Any:
-    """What ``run`` returned.
+async def read_result(run: Run, secrets: SecretResolver | None = None, *, unpickle: bool = False) -> Any:
+    """What ``run`` returned; ``secrets`` are asked for the credentials of its store, where it needs some.
 
     ``unpickle`` allows loading a pickle, which runs code of whoever wrote it, here.
 
-    Raises NotFound: it has not ended, did not succeed, or nothing was kept. ResultError: it is gone, changed, or a
-    pickle that may not be loaded.
+    Raises NotFound: it has not ended, did not succeed, or nothing was kept. ResultError: it is gone, changed, not
+    written yet, or a pickle that may not be loaded.
     """
     if run.result is None:
         raise _no_result(run)
@@ -33,7 +40,65 @@ async def read_result(run: Run, *, unpickle: bool = False) -> Any:
             f"the result of run {run.id} is a pickle; reading it runs code of the flow's author on this machine",
             hint=f"if you trust it: `flow-agent result {run.id} --unpickle`",
         )
-    return await anyio.to_thread.run_sync(_read_stored, run.id, run.result)
+    store, result = _store(run), run.result
+    with TemporaryDirectory(prefix="flow-agent-") as folder:
+        try:
+            path = await store.get(result["location"], Path(folder), secrets or Resolver(()))
+        except (RunError, OSError) as error:
+            raise _unreadable(run, error) from error
+        return await anyio.to_thread.run_sync(_read_stored, run.id, path, result)
+
+
+async def recover_result(run: Run, secrets: SecretResolver) -> bool:
+    """Write the result of ``run``, which its agent kept, to where it was to go; False: it is there already.
+
+    Raises NotFound: no result of it was kept. ResultError: it is kept elsewhere, is not what it was, or still cannot be
+    written.
+    """
+    result = run.result or {}
+    if (kept := result.get("unwritten")) is None:
+        raise NotFound(f"run {run.id} has no result that waits for being written")
+    path, store = Path(kept["path"]), _store(run)
+    if not await anyio.to_thread.run_sync(path.is_file):
+        with TemporaryDirectory(prefix="flow-agent-") as folder:
+            try:
+                await store.get(result["location"], Path(folder), secrets)
+            except (RunError, OSError) as error:
+                here = socket.gethostname()
+                raise ResultError(
+                    f"the result of run {run.id} is kept in {path} on {kept['host']}; this is {here}, and it is not in"
+                    " its store either",
+                    hint=f"run it there: `flow-agent result {run.id} --recover`",
+                ) from error
+        return False
+    if await anyio.to_thread.run_sync(_facts, path) != (result["size"], result["digest"]):
+        raise ResultError(f"the result of run {run.id} in {path} is not what the run wrote")
+    try:
+        await store.put(result["location"], path, secrets)
+    except OSError as error:
+        raise ResultError(f"the result of run {run.id} still cannot be written: {error}") from error
+    await anyio.to_thread.run_sync(unwritten.forget, path)
+    return True
+
+
+def _store(run: Run) -> ResultStore:
+    assert run.result is not None
+    description = run.result["store"]
+    try:
+        store: ResultStore = load("results", description["type"]).from_description(description)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ResultError(f"the result of run {run.id} cannot be read: {error}") from error
+    return store
+
+
+def _unreadable(run: Run, error: Exception) -> ResultError:
+    kept = (run.result or {}).get("unwritten")
+    if kept is not None:
+        return ResultError(
+            f"the result of run {run.id} was never written; it is kept in {kept['path']} on {kept['host']}",
+            hint=f"there: `flow-agent result {run.id} --recover`",
+        )
+    return ResultError(f"the result of run {run.id} cannot be read: {error}", hint=getattr(error, "hint", None))
 
 
 def _no_result(run: Run) -> NotFound:
@@ -49,23 +114,23 @@ def _no_result(run: Run) -> NotFound:
     )
 
 
-def _read_stored(run_id: str, result: Mapping[str, Json]) -> Any:
-    store, location = result["store"], result["location"]
+def _facts(path: Path) -> tuple[int, str]:
+    with path.open("rb") as file:
+        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_stored(run_id: str, path: Path, result: Mapping[str, Json]) -> Any:
     try:
-        path = load("results", store["type"]).from_description(store).read(location)
+        size, digest = _facts(path)
+        if (size, digest) != (result.get("size"), result.get("digest")):
+            raise ResultError(
+                f"the result of run {run_id} at {result['location']} is not what the run wrote: it has {size} bytes,"
+                f" digest {digest[:12]},"
+                f" expected {result.get('size')} bytes, digest {str(result.get('digest'))[:12]}"
+            )
         with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if (size, digest) != (result.get("size"), result.get("digest")):
-                raise ResultError(
-                    f"the result of run {run_id} at {path} is not what the run wrote: it has {size} bytes,"
-                    f" digest {digest[:12]},"
-                    f" expected {result.get('size')} bytes, digest {str(result.get('digest'))[:12]}"
-                )
-            file.seek(0)
             return _loaded(run_id, file, result.get("format"))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise ResultError(f"the result of run {run_id} cannot be read: {error}") from error
 
 

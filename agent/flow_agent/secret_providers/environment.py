@@ -4,43 +4,27 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Mapping
-
-from flow_agent.errors import SecretNotFound
-
-NEVER_SERVED = (
-    "FLOW_AGENT_*",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN*",
-    "AZURE_CLIENT_SECRET",
-    "AZURE_CLIENT_CERTIFICATE_*",
-    "AZURE_FEDERATED_TOKEN_FILE",
-    "GOOGLE_APPLICATION_CREDENTIALS",
-    "VAULT_TOKEN",
-)
-"""Names that no run gets, whoever asks: the agent's own settings and credentials."""
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 
 class EnvironmentSecrets:
-    """Serves variables of ``environment`` as they were when the agent started."""
+    """Serves variables of ``environment`` as they were when the agent started; those that fit ``allow``, if given."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    where = "environment of the agent"
+
+    def __init__(self, allow: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
+        self._allow = tuple(allow)
         self._environment = dict(os.environ if environment is None else environment)
 
-    async def get(self, name: str) -> str:
-        """The variable's value, as it is.
+    async def get(self, name: str) -> str | None:
+        """See :meth:`flow_agent.ports.SecretProvider.get`."""
+        if self._allow and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self._allow):
+            return None
+        return self._environment.get(name)
 
-        Raises SecretNotFound: there is none, or it is one that is never served.
-        """
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in NEVER_SERVED):
-            raise SecretNotFound(
-                f"secret {name!r} is one of the agent's own settings or credentials, which no run gets",
-                hint="keep the value under another name",
-            )
-        if (value := self._environment.get(name)) is None:
-            raise SecretNotFound(
-                f"secret {name!r} was not found; looked in: environment of the agent",
-                hint=f"set the variable {name} where the agent is started",
-            )
-        return value
+
+@asynccontextmanager
+async def open_provider(rest: str) -> AsyncIterator[EnvironmentSecrets]:
+    """``environment:PATTERN,PATTERN``."""
+    yield EnvironmentSecrets([pattern for pattern in rest.split(",") if pattern])

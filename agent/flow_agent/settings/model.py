@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -21,6 +22,7 @@ from flow_agent.model import Json
 from flow_agent.ports import Leases
 
 PREFIX = "FLOW_AGENT_"
+_SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,64 @@ class FetchSettings(Group):
     )
 
 
+class CacheSettings(Group):
+    """What fetched flows are kept on this machine."""
+
+    limit: Annotated[int, Option(metavar="BYTES")] = Field(
+        default=10_000_000_000,
+        ge=0,
+        description="Bytes of fetched flows kept in the home's cache, the least used leave first; 0 keeps none.",
+    )
+
+
+class ResultSettings(Group):
+    """How patiently a result is written to its store."""
+
+    seconds: Seconds = Field(
+        default=600.0,
+        description="Seconds for which a result that cannot be written is tried again before its run fails.",
+    )
+
+
+class SecretsSettings(Group):
+    """Where secrets are looked for, and, in the file only, secrets themselves."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    dir: Annotated[Path | None, Option(("--secrets-dir",), "FOLDER")] = Field(
+        default=None, description="Folder with one file for each secret, as Kubernetes mounts them."
+    )
+    environment_allow: Annotated[Words, Option(metavar="PATTERN")] = Field(
+        default=(), description="Patterns of the agent's variables that may be served as secrets; default: any."
+    )
+    providers: Annotated[Words, Option(("--secrets-provider",), "URL")] = Field(
+        default=(),
+        description="Further places to look in, in order: `aws:`, `gcp:`, `azure:` or `vault:` with what each needs.",
+    )
+
+    @model_validator(mode="after")
+    def _values(self) -> SecretsSettings:
+        for name, value in (self.model_extra or {}).items():
+            if not _SECRET_NAME.fullmatch(name):
+                raise _relation(
+                    f"secrets.{name} is no setting, and no name of a secret, which has capital letters",
+                    "its settings are dir, environment_allow and providers",
+                )
+            if not isinstance(value, str | dict):
+                raise _relation(f"secrets.{name} is neither text nor a table", "write it in quotes")
+        return self
+
+    @property
+    def table(self) -> Mapping[str, Json]:
+        """The secrets that stand in the settings file."""
+        return dict(self.model_extra or {})
+
+    def __repr__(self) -> str:
+        return f"SecretsSettings(dir={self.dir!r}, providers={self.providers!r})"
+
+    __str__ = __repr__
+
+
 class ReportSettings(Group):
     """How the ends of attempts reach the queue."""
 
@@ -225,6 +285,9 @@ class Settings(BaseSettings):
     lease: LeaseSettings = LeaseSettings()
     stop: StopSettings = StopSettings()
     fetch: FetchSettings = FetchSettings()
+    cache: CacheSettings = CacheSettings()
+    result: ResultSettings = ResultSettings()
+    secrets: SecretsSettings = Field(default=SecretsSettings(), repr=False)
     report: ReportSettings = ReportSettings()
     output: OutputSettings = OutputSettings()
     sqlite: SQLiteSettings = SQLiteSettings()
@@ -258,6 +321,17 @@ class Settings(BaseSettings):
         leases = Leases(claimed=self.lease.claimed, running=self.lease.running)
         options = {"synchronous": self.sqlite.synchronous} if self.queue.startswith("sqlite:") else {}
         return {"leases": leases, "options": options}
+
+    def secrets_arguments(self) -> dict[str, Any]:
+        """What ``resolver.opened`` is given."""
+        secrets = self.secrets
+        return {
+            "home": self.home,
+            "folder": secrets.dir,
+            "allow": secrets.environment_allow,
+            "table": secrets.table,
+            "providers": secrets.providers,
+        }
 
     @classmethod
     def settings_customise_sources(

@@ -173,7 +173,7 @@ class ObjectStorage(Storage):
             return  # it is only tidying up, after an error that has to be told
 
     async def _remove(self, location: Any) -> None:
-        async with self.connect(_author_secrets()) as store:
+        async with _author_secrets() as secrets, self.connect(secrets) as store:
             await store.delete(location["key"], version=location.get("version"))
 
     async def _upload(self, packed: Sequence[_Packed]) -> dict[str, Stored]:
@@ -184,7 +184,7 @@ class ObjectStorage(Storage):
         async def on_wait(number: int, wait: float, error: BaseException) -> None:
             """Somebody waits at the terminal: the error is told if it stays."""
 
-        async with self.connect(_author_secrets()) as store:
+        async with _author_secrets() as secrets, self.connect(secrets) as store:
             try:
                 for each in packed:
                     location = {**each.location, "key": each.key, "bucket": store.where}
@@ -402,7 +402,7 @@ def _now() -> str:
     return slugify(datetime.now(UTC).isoformat(timespec="microseconds"))
 
 
-def _author_secrets() -> SecretResolver:
+def _author_secrets() -> AbstractAsyncContextManager[SecretResolver]:
     """What the registering machine has: its environment, its files of secrets, its settings."""
     from flow_agent.client import own_secrets
 

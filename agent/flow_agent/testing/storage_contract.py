@@ -12,7 +12,7 @@ import pytest
 
 from flow_agent.errors import FetchError, SecretNotFound
 from flow_agent.model import Registration
-from flow_agent.ports import Storage
+from flow_agent.ports import Fetched, Storage
 
 SECRET = "do-not-show-this-value"  # noqa: S105 - it is here to be looked for
 
@@ -43,6 +43,13 @@ def files_below(folder: Path) -> dict[str, bytes]:
                 found[path.relative_to(folder).as_posix()] = os.fsencode(path.readlink())
             elif path.is_file():
                 found[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return found
+
+
+async def fetched(storage: Storage, registration: Registration, into: Path, secrets: Secrets) -> Fetched:
+    """What ``storage`` fetches; without something known it must fetch."""
+    found = await storage.fetch(registration, into, secrets)
+    assert found is not None
     return found
 
 
@@ -81,13 +88,13 @@ class StorageContract:
     async def test_what_it_says_it_fetched_is_there(
         self, storage: Storage, registration: Registration, into: Path, secrets: Secrets
     ) -> None:
-        fetched = await storage.fetch(registration, into, secrets)
+        found = await fetched(storage, registration, into, secrets)
 
-        assert fetched.payload["kind"] == registration.kind
-        place = into / fetched.payload.get("root", "") / fetched.payload["path"]
+        assert found.payload["kind"] == registration.kind
+        place = into / found.payload.get("root", "") / found.payload["path"]
         assert place.is_file()
         assert place.resolve().is_relative_to(into.resolve())
-        assert fetched.revision
+        assert found.revision
 
     async def test_fetching_twice_gives_the_same_revision_and_files(
         self, storage: Storage, registration: Registration, into: Path, secrets: Secrets
@@ -114,9 +121,34 @@ class StorageContract:
     async def test_a_pinned_payload_has_the_digest_of_its_registration(
         self, storage: Storage, registration: Registration, into: Path, secrets: Secrets
     ) -> None:
-        fetched = await storage.fetch(registration, into, secrets)
+        found = await fetched(storage, registration, into, secrets)
 
-        assert registration.digest in (None, fetched.revision)
+        assert registration.digest in (None, found.digest)
+
+    async def test_what_is_known_and_unchanged_is_not_fetched_again(
+        self, storage: Storage, registration: Registration, into: Path, secrets: Secrets
+    ) -> None:
+        first, second = into / "first", into / "second"
+        first.mkdir()
+        second.mkdir()
+        found = await fetched(storage, registration, first, secrets)
+        if found.validator is None:
+            assert not storage.remote, "a storage behind a network can be asked whether something has changed"
+            return
+
+        assert await storage.fetch(registration, second, secrets, known=found.validator) is None
+        assert files_below(second) == {}
+
+    async def test_what_is_not_what_is_known_is_fetched(
+        self, storage: Storage, registration: Registration, into: Path, secrets: Secrets
+    ) -> None:
+        first, second = into / "first", into / "second"
+        first.mkdir()
+        second.mkdir()
+        found = await fetched(storage, registration, first, secrets)
+
+        assert await storage.fetch(registration, second, secrets, known='"1"') == found
+        assert files_below(second) == files_below(first)
 
     async def test_what_is_missing_is_a_lasting_error_that_names_flow_and_place(
         self, storage: Storage, missing: Registration, into: Path, secrets: Secrets
