@@ -26,7 +26,10 @@ def configure(*, style: str = "auto", level: str = "info") -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=out.isatty())
+            structlog.dev.ConsoleRenderer(
+                colors=out.isatty(),
+                exception_formatter=structlog.dev.plain_traceback,  # others show variables, with what is secret in them
+            )
             if pretty
             else structlog.processors.JSONRenderer(default=str),
             _without_secrets,

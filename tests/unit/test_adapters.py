@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from flow_agent import identity, plugins, workspace
-from flow_agent.errors import AgentRunning, InvalidInput, SecretNotFound, VerificationError
+from flow_agent.errors import AgentRunning, InvalidInput, VerificationError
 from flow_agent.model import Reason, Registration
 from flow_agent.ports import Fetched
-from flow_agent.secret_providers.environment import EnvironmentSecrets
 from flow_agent.verify import verify
 
 
@@ -54,27 +53,6 @@ def test_the_installed_names_of_a_group_are_known() -> None:
     assert plugins.names("queues") == ["memory", "sqlite"]
 
 
-pytest_anyio = pytest.mark.anyio
-
-
-@pytest_anyio
-async def test_a_secret_of_the_environment_is_served_as_it_is() -> None:
-    assert await EnvironmentSecrets({"TOKEN": " $x~ "}).get("TOKEN") == " $x~ "
-
-
-@pytest_anyio
-@pytest.mark.parametrize("name", ["FLOW_AGENT_QUEUE", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "VAULT_TOKEN"])
-async def test_the_agents_own_settings_and_credentials_are_never_served(name: str) -> None:
-    with pytest.raises(SecretNotFound, match="which no run gets"):
-        await EnvironmentSecrets({name: "x"}).get(name)
-
-
-@pytest_anyio
-async def test_a_missing_secret_names_the_places_that_were_looked_in() -> None:
-    with pytest.raises(SecretNotFound, match="looked in: environment of the agent"):
-        await EnvironmentSecrets({}).get("NOPE")
-
-
 def test_a_spool_is_private_and_removed_whatever_the_flow_did_to_it(tmp_path: Path) -> None:
     folder = workspace.make_spool(tmp_path / "spool", "r1", 1)
     assert folder.stat().st_mode & 0o777 == 0o700
@@ -98,7 +76,7 @@ def registration(digest: str | None, kind: str = "pickle") -> Registration:
 
 def test_a_pickle_with_other_bytes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "flow.pickle").write_bytes(b"payload")
-    fetched = Fetched(payload={"kind": "pickle", "path": "flow.pickle"}, revision="whatever")
+    fetched = Fetched(payload={"kind": "pickle", "path": "flow.pickle"}, revision="whatever", digest="whatever")
     verify(registration(hashlib.sha256(b"payload").hexdigest()), fetched, tmp_path)
     with pytest.raises(VerificationError, match="it was not loaded") as caught:
         verify(registration(hashlib.sha256(b"other").hexdigest()), fetched, tmp_path)
@@ -108,7 +86,7 @@ def test_a_pickle_with_other_bytes_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_pinned_script_needs_its_revision_and_another_follows_its_source(tmp_path: Path) -> None:
-    fetched = Fetched(payload={"kind": "script", "root": ".", "path": "f.py"}, revision="abc")
+    fetched = Fetched(payload={"kind": "script", "root": ".", "path": "f.py"}, revision="r", digest="abc")
     verify(registration("abc", "script"), fetched, tmp_path)
     verify(registration(None, "script"), fetched, tmp_path)
     with pytest.raises(VerificationError):

@@ -127,17 +127,20 @@ class FakeLauncher:
 
 
 class FakeStorage:
+    remote = False
+
     def __init__(self) -> None:
         self.calls: list[float] = []
         self.fail: Callable[[int], Exception | None] = lambda _: None
         self.seconds = 0.0
 
-    async def fetch(self, registration: Registration, into: Path, secrets: Any) -> Fetched:
+    async def fetch(self, registration: Registration, into: Path, secrets: Any, known: Any = None) -> Fetched:
         self.calls.append(anyio.current_time())
         await anyio.sleep(self.seconds)
         if (error := self.fail(len(self.calls))) is not None:
             raise error
-        return Fetched(payload={"kind": "script", "root": "payload", "path": "f.py", "flow": "f"}, revision="r1")
+        payload = {"kind": "script", "root": "payload", "path": "f.py", "flow": "f"}
+        return Fetched(payload=payload, revision="r1", digest="r1")
 
 
 class Outage:
@@ -171,7 +174,7 @@ class World:
         tools = Tools(
             queue=self.queue,
             launchers={"process": self.launcher},
-            means=Means(storage=lambda _: self.storage, secrets=None, fetch=Policy(), grace=5.0),
+            means=Means(storage=lambda _: self.storage, fetch=Policy(), grace=5.0),
             spool=self.spool,
             leases=self.leases,
             now=LoopClock().now,
