@@ -1,6 +1,7 @@
 """S3 on ministack, which checks signatures and keeps versions, and on rclone, which is another program."""
 
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from flow_agent.storages import S3
 from flow_agent.testing.storage_contract import Secrets
 from servers.object_storages import Make, ObjectStorageTests, registered
 from servers.proxy import FaultProxy, http
-from servers.s3 import ROOT, Server, new_bucket
+from servers.s3 import ROOT, Server
 
 
 def xml(status: str, code: str, **headers: str) -> bytes:
@@ -61,7 +62,7 @@ class TestMinistack(S3Tests):
         [
             (xml("400 Bad Request", "ExpiredToken"), True, "renew"),
             (xml("403 Forbidden", "RequestTimeTooSkewed"), False, "clock"),
-            (xml("301 Moved Permanently", "PermanentRedirect"), False, "region"),
+            (xml("301 Moved Permanently", "PermanentRedirect", X_Amz_Bucket_Region="eu-central-1"), False, "region"),
             (xml("403 Forbidden", "AccessDenied"), False, "GetObject"),
             (xml("404 Not Found", "NoSuchBucket"), False, "bucket's name"),
             (http("407 Proxy Authentication Required"), False, "HTTPS_PROXY"),
@@ -78,7 +79,7 @@ class TestMinistack(S3Tests):
         into: Path,
         proxy: FaultProxy,
     ) -> None:
-        proxy.replies = [answer]
+        proxy.replies = [answer] * 3  # a redirect is followed, a version that is gone is looked for without it
         error = await self.failure(make(port=proxy.port), pickled, secrets, into)
         assert error.transient is transient
         assert says in f"{error} {error.hint}"
@@ -151,13 +152,16 @@ class TestRclone(S3Tests):
 
     @pytest.fixture
     def place(self, rclone_server: Server) -> str:
-        import uuid
-
         name = f"flows-{uuid.uuid4().hex[:8]}"
         client = rclone_server.client()
         client.create_bucket(Bucket=name)
         client.close()
         return name
+
+    async def test_an_object_that_is_there_is_not_overwritten_unasked(self, make: Make) -> None:
+        """This server takes no notice of If-None-Match."""
+        registered(make(key="fixed"))
+        assert registered(make(key="fixed", overwrite=False)).location["key"] == "fixed"
 
 
 def test_credentials_do_not_get_into_a_registration() -> None:
@@ -165,6 +169,3 @@ def test_credentials_do_not_get_into_a_registration() -> None:
         S3("flows", client_options={"aws_secret_access_key": "x"})
     with pytest.raises(ValueError, match="the key would stand"):
         S3("flows", upload_options={"SSECustomerKey": "x"})
-
-
-assert new_bucket

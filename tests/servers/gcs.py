@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
@@ -105,14 +105,20 @@ class Front(BaseHTTPRequestHandler):
     def _condition(self) -> int:
         parts = urlsplit(self.path)
         query = parse_qs(parts.query)
+        if self.command == "POST" and query.get("ifGenerationMatch") == ["0"]:
+            path = f"{parts.path.removeprefix('/upload')}/{quote(query['name'][0], safe='')}"
+            return 412 if self._found(path) else 200
         if self.command != "GET" or "ifGenerationNotMatch" not in query:
             return 200
+        return 304 if str(self._found(parts.path).get("generation")) == query["ifGenerationNotMatch"][0] else 200
+
+    def _found(self, path: str) -> dict[str, Any]:
+        """What the server says of an object; empty if it is not there."""
         upstream = http.client.HTTPConnection("127.0.0.1", self.server.state.upstream)
         with contextlib.closing(upstream):
-            upstream.request("GET", parts.path)
+            upstream.request("GET", path)
             answer = upstream.getresponse()
-            found = json.loads(answer.read()) if answer.status == 200 else {}
-        return 304 if str(found.get("generation")) == query["ifGenerationNotMatch"][0] else 200
+            return dict(json.loads(answer.read())) if answer.status == 200 else {}
 
     def _forward(self, body: bytes) -> None:
         state = self.server.state
@@ -181,11 +187,11 @@ def gcs_bucket(gcs_server: Server) -> str:
     return new_bucket(gcs_server)
 
 
-def new_bucket(server: Server) -> str:
+def new_bucket(server: Server, *, versions: bool = True) -> str:
     name = f"flows-{uuid.uuid4().hex[:12]}"
     upstream = http.client.HTTPConnection("127.0.0.1", server.upstream)
     with contextlib.closing(upstream):
-        body = json.dumps({"name": name, "versioning": {"enabled": True}})
+        body = json.dumps({"name": name, "versioning": {"enabled": versions}})
         upstream.request("POST", "/storage/v1/b?project=p", body, {"Content-Type": "application/json"})
         answer = upstream.getresponse()
         assert answer.status == 200, answer.read()

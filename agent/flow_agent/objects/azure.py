@@ -6,6 +6,7 @@ the client's own retries, with which a refused connection takes 90 s to be told.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -29,13 +30,13 @@ NOWHERE = "flow-agent/doctor/not-there"
 HINTS = {
     "AuthenticationFailed": "see that key or signature belong to this account, that the signature has not expired, and"
     " that the clock of this machine is right",
-    "AuthorizationFailure": "let this identity, or this network, reach the account",
+    "AuthorizationFailure": "let this identity, or this network, reach the account; see that a signature has not"
+    " expired",
     "AuthorizationPermissionMismatch": "give this identity the role Storage Blob Data Reader (to store: Contributor)",
     "AuthorizationProtocolMismatch": "the signature is for https only",
     "BlobAlreadyExists": "give another blob_name, or overwrite=True",
     "ContainerNotFound": "see that the container's name and the account are right",
 }
-MISSING = ("BlobNotFound", "ContainerNotFound", "ResourceNotFound")
 
 
 @asynccontextmanager
@@ -120,13 +121,22 @@ def _parts(text: str, source: str) -> dict[str, str]:
     """
     pairs = [part.partition("=") for part in text.strip().strip(";").split(";")]
     parts = {name: value for name, equals, value in pairs if equals and value}
-    if len(parts) != len(pairs) or not {"AccountName", "BlobEndpoint"}.intersection(parts):
+    named = {"AccountName", "BlobEndpoint"}.intersection(parts)
+    if len(parts) != len(pairs) or not named or not _is_base64(parts.get("AccountKey", "")):
         raise StoreError(
             f"{source} is no connection string, expected AccountName=...;AccountKey=...;EndpointSuffix=...",
             transient=False,
             hint="copy the connection string of the storage account's access keys",
         )
     return parts
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _endpoint(parts: Mapping[str, str]) -> str:
@@ -160,7 +170,8 @@ class Container(ObjectStore):
         from azure.core import MatchConditions  # noqa: PLC0415 - as above
 
         what = f"{self.where}/{key}"
-        wanted: dict[str, Any] = {"max_concurrency": 1}
+        answers: list[Any] = []
+        wanted: dict[str, Any] = {"max_concurrency": 1, "raw_response_hook": answers.append}
         if version is not None:
             wanted["version_id"] = version
         if known is not None:
@@ -168,12 +179,15 @@ class Container(ObjectStore):
         blob = self._container.get_blob_client(key)
         try:
             stream = await self._call(what, ANSWER_WITHIN, blob.download_blob(**wanted))
+            found = stream.properties
+            digest, size = await self._call(what, allowed_for(found.size or 0), self._stream(what, stream, into))
         except StoreError as error:
             if known is not None and getattr(error.__cause__, "status_code", None) == 304:
                 return None
             raise
-        found = stream.properties
-        digest, size = await self._call(what, allowed_for(found.size or 0), self._stream(what, stream, into))
+        finally:
+            for answer in answers:  # the SDK leaves those that failed to the garbage collector
+                answer.http_response.internal_response.release()
         return Facts(version=found.version_id, etag=found.etag, validator=found.etag, size=size, digest=digest)
 
     @staticmethod
@@ -236,7 +250,7 @@ class Container(ObjectStore):
         try:
             await self._call(self.where, ANSWER_WITHIN, blob.download_blob(offset=0, length=1))
         except StoreError as error:
-            if getattr(error.__cause__, "error_code", None) != "BlobNotFound":
+            if _code(error.__cause__) != "BlobNotFound":
                 raise
 
 
@@ -248,7 +262,7 @@ def _digest(source: Path) -> str:
 def explained(what: str, error: Exception, source: str) -> StoreError:
     """What an error of the SDK at ``what`` means."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    status, name = getattr(error, "status_code", None), str(getattr(error, "error_code", None) or "")
+    status, name = getattr(error, "status_code", None), _code(error)
     if status is None:
         if "ClientAuthenticationError" in kinds or "CredentialUnavailableError" in kinds:
             return StoreError(
@@ -256,7 +270,7 @@ def explained(what: str, error: Exception, source: str) -> StoreError:
                 transient=False,
                 hint=f"set the secret {DEFAULT_SECRET}, or give this machine an identity",
             )
-        if isinstance(error, TypeError | ValueError):
+        if isinstance(error, TypeError | ValueError) and "response header" not in str(error):
             return StoreError(
                 f"{what}: {_first_line(error)}", transient=False, hint="see client_options and upload_options"
             )
@@ -270,6 +284,12 @@ def explained(what: str, error: Exception, source: str) -> StoreError:
         text += f" ({detail})"
     hint = HINTS.get(name) or (HINTS["AuthorizationPermissionMismatch"] if status in (401, 403) else None)
     return StoreError(f"{text}; credentials: {source}", transient=False, hint=hint)
+
+
+def _code(error: BaseException | None) -> str:
+    """The service's own word for the error; empty if it has none."""
+    code = getattr(error, "error_code", None) or ""
+    return str(getattr(code, "value", code))  # an enumeration, where the SDK knows the word
 
 
 def _first_line(error: Exception) -> str:

@@ -126,20 +126,23 @@ class Bucket(ObjectStore):
         method: str,
         url: str,
         *,
-        seconds: float = ANSWER_WITHIN,
+        seconds: float | None = None,
         good: tuple[int, ...] = (200,),
         headers: Mapping[str, str] | None = None,
         body: Any = None,
         params: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Any]:
-        """An answer with a status in ``good``, its body not read: ``seconds`` until then, ``allowed_for`` its body."""
+        """An answer with a status in ``good``, its body not read.
+
+        ``seconds`` (ANSWER_WITHIN) until then, then ``allowed_for`` its body.
+        """
         import aiohttp  # noqa: PLC0415 - comes with gcsfs
 
         client = self._client
         if self._payer:
             params = {**(params or {}), "userProject": str(self._payer)}
         try:
-            with anyio.fail_after(seconds) as scope:
+            with anyio.fail_after(ANSWER_WITHIN if seconds is None else seconds) as scope:
                 own = await client.account.headers(what) if client.account else {}
                 async with client.session.request(
                     method,
