@@ -45,6 +45,8 @@ def sample(leaf: Leaf) -> tuple[str, object]:
     if kind in (int, float):
         base = leaf.field.default if isinstance(leaf.field.default, int | float) else 3
         return str(int(base) + 1), kind(int(base) + 1)
+    if Path in get_args(kind):
+        return "/srv/some", Path("/srv/some")
     return "x:y", "x:y"
 
 
@@ -78,7 +80,7 @@ def test_a_setting_is_set_by_its_variable(path, monkeypatch):
 def test_a_setting_is_set_by_the_file(path, home):
     leaf = LEAVES[path]
     text, value = sample(leaf)
-    written = "{A = '1'}" if isinstance(value, dict) else json.dumps(value)
+    written = "{A = '1'}" if isinstance(value, dict) else json.dumps(value, default=str)
     table = f"[{leaf.path[0]}]\n" if len(leaf.path) > 1 else ""
     (home / "flow-agent.toml").write_text(f"{table}{leaf.path[-1]} = {written}\n")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flow_agent.cache import clear, listed
+from flow_agent.cache_folder import clear, listed
 from flow_agent.cli.listings import as_json_option
 from flow_agent.cli.options import options
 from flow_agent.cli.output import document, line, table

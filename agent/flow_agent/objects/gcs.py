@@ -24,7 +24,7 @@ import anyio
 import anyio.to_thread
 
 from flow_agent.errors import StoreError
-from flow_agent.objects import google, pool
+from flow_agent.objects import gcs_errors, google, pool
 from flow_agent.objects.base import ANSWER_WITHIN, CHUNK, Facts, Listed, ObjectStore, Received, allowed_for, sdk
 from flow_agent.ports import SecretResolver
 
@@ -33,12 +33,6 @@ PUBLIC = "https://storage.googleapis.com"
 PART = 8 << 20
 """Bytes of one request of an upload; a multiple of 256 KiB, as the API wants it."""
 NOWHERE = "flow-agent/doctor/not-there"
-HINTS = {
-    401: "see that these credentials are still good; anonymous access is only for public buckets",
-    403: "give this account the role Storage Object Viewer on the bucket (to store: Storage Object User); a bucket"
-    " whose reader pays needs client_options={'requester_pays': 'PROJECT'}",
-    412: "an object of that name is there already; give another key, or overwrite=True",
-}
 
 
 @dataclass
@@ -165,17 +159,12 @@ class Bucket(ObjectStore):
             raise StoreError(f"{what}: {type(error).__name__}: {error}", transient=True) from error
 
     def _refused(self, what: str, status: int, body: bytes, headers: Mapping[str, str]) -> StoreError:
-        text = f"{what}: {status}{_said(body)}"
-        if status == 404:
-            return StoreError(text, transient=False, missing=True)
-        if status in (408, 429) or status >= 500:
-            return StoreError(text, transient=True, retry_after=_retry_after(headers))
         again = False
         if status == 401 and self._client.account is not None:
             again = time.monotonic() - self._client.refused > 60
             self._client.refused = time.monotonic()
             self._client.account.forget()
-        return StoreError(f"{text}; credentials: {self.credentials}", transient=again, hint=HINTS.get(status))
+        return gcs_errors.explained(what, status, body, headers, self.credentials, again=again)
 
     def _url(self, key: str) -> str:
         return f"{self._objects}/{quote(key, safe='')}"
@@ -302,19 +291,3 @@ def _all(headers: Any, name: str) -> Sequence[str]:
 def _digest(source: Path) -> str:
     with source.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _said(body: bytes) -> str:
-    """The message of an error of the API, if the body is one."""
-    try:
-        message = json.loads(body)["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        return ""
-    return f" ({str(message)[:300]})"
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    try:
-        return max(0.0, float(headers.get("Retry-After", "")))
-    except ValueError:
-        return None

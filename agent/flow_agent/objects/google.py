@@ -76,9 +76,14 @@ async def account(secrets: SecretResolver, named: str | None, scope: str) -> tup
     text, source = await credentials(secrets, named, DEFAULT_SECRET)
     digest = hashlib.sha256((text or "").encode()).hexdigest()
     if (found := _accounts.get((scope, digest))) is None:
-        with anyio.fail_after(ANSWER_WITHIN):
-            make = partial(_from_secret, text, source, scope) if text is not None else partial(_default, scope)
-            found = await anyio.to_thread.run_sync(make, digest, abandon_on_cancel=True)
+        make = partial(_from_secret, text, source, scope) if text is not None else partial(_default, scope)
+        try:
+            with anyio.fail_after(ANSWER_WITHIN):
+                found = await anyio.to_thread.run_sync(make, digest, abandon_on_cancel=True)
+        except TimeoutError:
+            raise StoreError(
+                f"Google's metadata server gave no answer within {ANSWER_WITHIN:.0f} s", transient=True
+            ) from None
         _accounts[scope, digest] = found
     return found, found.source
 

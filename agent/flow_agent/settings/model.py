@@ -2,82 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from flow_agent.errors import InvalidInput
 from flow_agent.home import home as default_home
-from flow_agent.labels import checked
 from flow_agent.model import Json
 from flow_agent.ports import Leases
+from flow_agent.settings.kinds import Labels, Option, Pairs, Seconds, Words, absolute, cores, relation
 
 PREFIX = "FLOW_AGENT_"
 _SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
-
-
-@dataclass(frozen=True)
-class Option:
-    """How a setting looks on the command line where ``--group-name`` is not what people would type.
-
-    ``metavar`` is the unit or the kind of value.
-    """
-
-    names: tuple[str, ...] = ()
-    metavar: str = ""
-
-
-def _split(value: object) -> object:
-    """A variable holds a list as ``a,b``."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _split_pairs(value: object) -> object:
-    """A variable holds a mapping as ``A=1,B=2``, the command line gives a list of ``A=1``."""
-    parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-    if not isinstance(parts, (list, tuple)):
-        return value
-    pairs = {}
-    for part in parts:
-        name, equals, text = str(part).partition("=")
-        if not equals or not name.strip():
-            # The part itself stays out of the message: its value may be a password.
-            raise PydanticCustomError("pair", "expected NAME=VALUE, and one of them has no name or no '='")
-        pairs[name.strip()] = text
-    return pairs
-
-
-def _checked_labels(labels: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        checked(labels)
-    except InvalidInput as error:
-        raise PydanticCustomError("label", "{message}", {"message": str(error)}) from error
-    return tuple(dict.fromkeys(labels))
-
-
-def absolute(path: Path) -> Path:
-    """``path`` from the root on, ``~`` replaced by the folder of the user."""
-    return path.expanduser().absolute()
-
-
-Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Labels = Annotated[Words, AfterValidator(_checked_labels)]
-Pairs = Annotated[dict[str, str], BeforeValidator(_split_pairs)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), Option(metavar="SECONDS")]
-
-
-def _cores() -> int:
-    """The cores that this process may use, which in a container or under taskset are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Group(BaseModel):
@@ -99,7 +40,7 @@ class AgentSettings(Group):
         default=(), description="Labels of this agent; it takes a run when it has every label of the run."
     )
     limit: Annotated[int, Option(("--limit",), "N")] = Field(
-        default_factory=_cores,
+        default_factory=cores,
         ge=1,
         le=10_000,
         description="Runs at the same time; default: the cores that this process may use.",
@@ -179,7 +120,14 @@ class ResultSettings(Group):
 class SecretsSettings(Group):
     """Where secrets are looked for, and, in the file only, secrets themselves."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(
+        frozen=True,
+        extra="allow",
+        json_schema_extra={
+            "additionalProperties": False,
+            "patternProperties": {f"^{_SECRET_NAME.pattern}$": {"type": ["string", "object"]}},
+        },
+    )
 
     dir: Annotated[Path | None, Option(("--secrets-dir",), "FOLDER")] = Field(
         default=None, description="Folder with one file for each secret, as Kubernetes mounts them."
@@ -196,12 +144,12 @@ class SecretsSettings(Group):
     def _values(self) -> SecretsSettings:
         for name, value in (self.model_extra or {}).items():
             if not _SECRET_NAME.fullmatch(name):
-                raise _relation(
+                raise relation(
                     f"secrets.{name} is no setting, and no name of a secret, which has capital letters",
                     "its settings are dir, environment_allow and providers",
                 )
             if not isinstance(value, str | dict):
-                raise _relation(f"secrets.{name} is neither text nor a table", "write it in quotes")
+                raise relation(f"secrets.{name} is neither text nor a table", "write it in quotes")
         return self
 
     @property
@@ -297,19 +245,19 @@ class Settings(BaseSettings):
     def _relations(self) -> Settings:
         lease, grace = self.lease, self.stop.grace
         if lease.claimed <= 2 * lease.heartbeat:
-            raise _relation(
+            raise relation(
                 f"lease.claimed is {lease.claimed:g} s, expected more than twice lease.heartbeat"
                 f" ({lease.heartbeat:g} s), so that one late sign of life loses nothing",
                 "raise lease.claimed or lower lease.heartbeat",
             )
         if lease.running <= grace + 2 * lease.heartbeat:
-            raise _relation(
+            raise relation(
                 f"lease.running is {lease.running:g} s, expected more than stop.grace ({grace:g} s) and twice"
                 f" lease.heartbeat ({lease.heartbeat:g} s) together, so that an attempt can end within its lease",
                 "raise lease.running, or lower stop.grace or lease.heartbeat",
             )
         if self.fetch.seconds > self.fetch.release_for:
-            raise _relation(
+            raise relation(
                 f"fetch.seconds is {self.fetch.seconds:g} s, expected at most fetch.release_for"
                 f" ({self.fetch.release_for:g} s), which spans several fetches",
                 "raise fetch.release_for or lower fetch.seconds",
@@ -344,7 +292,3 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Options, then variables, then the file that ``load`` has read."""
         return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=dict(file_data.get() or {}))
-
-
-def _relation(message: str, hint: str) -> PydanticCustomError:
-    return PydanticCustomError("relation", "{message}", {"message": message, "hint": hint})

@@ -14,7 +14,8 @@ from pydantic_core import ErrorDetails
 from flow_agent.errors import SettingsError
 from flow_agent.home import home as default_home
 from flow_agent.model import Json
-from flow_agent.settings.model import PREFIX, Settings, absolute, file_data
+from flow_agent.settings.kinds import absolute
+from flow_agent.settings.model import PREFIX, Settings, file_data
 from flow_agent.settings.views import Leaf, leaves
 
 CONFIG_VARIABLE = "FLOW_AGENT_CONFIG"

@@ -4,46 +4,27 @@
 from __future__ import annotations
 
 import os
-import posixpath
-import shutil
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flow_agent.checks import slug
-from flow_agent.storages import payload, pickling, sources
+from flow_agent.storages import packing, payload, pickling
 from flow_agent.storages.base import Storage, Stored
 
 if TYPE_CHECKING:
-    from flow_agent.errors import FetchError
     from flow_agent.flow import Described, Flow
     from flow_agent.model import Json, Registration
-    from flow_agent.objects.base import Facts, ObjectStore
+    from flow_agent.objects.base import ObjectStore
     from flow_agent.ports import Fetched, SecretResolver
+    from flow_agent.storages.packing import Packed
 
 _Path = str | os.PathLike[str]
-
-AT_ONCE = 8
-"""Objects below a prefix that are fetched at a time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Packed:
-    """One flow as it lies in a file, to be uploaded; ``file`` is None if its object is somebody else's."""
-
-    flow: str
-    kind: str
-    key: str
-    file: Path | None
-    location: dict[str, Any]
-    digest: str | None = None
-    size: int | None = None
 
 
 class ObjectStorage(Storage):
@@ -176,7 +157,7 @@ class ObjectStorage(Storage):
         async with _author_secrets() as secrets, self.connect(secrets) as store:
             await store.delete(location["key"], version=location.get("version"))
 
-    async def _upload(self, packed: Sequence[_Packed]) -> dict[str, Stored]:
+    async def _upload(self, packed: Sequence[Packed]) -> dict[str, Stored]:
         from flow_agent import retry
 
         stored: dict[str, Stored] = {}
@@ -206,56 +187,13 @@ class ObjectStorage(Storage):
                 raise
         return stored
 
-    # Packing
-
-    def _pack(self, flow: Flow, file: Path) -> _Packed:
+    def _pack(self, flow: Flow, file: Path) -> Packed:
         key = self.key or f"{slug(flow.name)}/{_now()}"
         if not self.stored_as_script:
-            with file.open("xb") as opened:
-                hashed = payload.Hashed(opened)
-                pickling.dump_function(flow, cast("BinaryIO", hashed))
-            return _Packed(
-                flow=flow.name,
-                kind="pickle",
-                key=key,
-                file=file,
-                location={"source": flow.file},
-                digest=hashed.digest,
-                size=hashed.size,
-            )
+            return packing.pickled(flow, key, file)
         if self.key and self.local_script_path is None and self.root is None:
-            return self._theirs(flow, self.key)
-        script, root = sources.script_of(flow, self.local_script_path, self.root, "local_script_path")
-        inside = script.relative_to(root).as_posix() if root else script.name
-        with file.open("xb") as opened:
-            if root:
-                digest, size = payload.pack_folder(root, opened, lambda: None)
-            else:
-                hashed = payload.Hashed(opened)
-                with script.open("rb") as source:
-                    shutil.copyfileobj(source, cast("BinaryIO", hashed))
-                digest, size = hashed.digest, hashed.size
-        return _Packed(
-            flow=flow.name,
-            kind="script",
-            key=key,
-            file=file,
-            location={"source": str(script), "script": inside, "archive": root is not None},
-            digest=digest if self.pin else None,
-            size=size,
-        )
-
-    def _theirs(self, flow: Flow, key: str) -> _Packed:
-        """A script that lies in the store already."""
-        from flow_agent.errors import RegistrationError
-
-        if self.pin:
-            raise RegistrationError(
-                f"flow {flow.name!r}: pin keeps what is registered, but nothing is uploaded to {key!r}",
-                hint="give local_script_path too, or leave pin out",
-            )
-        inside = key[len(self.prefix or "") :].lstrip("/") if self.prefix is not None else posixpath.basename(key)
-        return _Packed(flow=flow.name, kind="script", key=key, file=None, location={"source": None, "script": inside})
+            return packing.theirs(flow, key, prefix=self.prefix, pin=self.pin)
+        return packing.script(flow, key, file, given=self.local_script_path, root=self.root, pin=self.pin)
 
     # Fetching
 
@@ -263,133 +201,13 @@ class ObjectStorage(Storage):
         self, registration: Registration, into: Path, secrets: SecretResolver, known: str | None = None
     ) -> Fetched | None:
         """See :meth:`flow_agent.ports.Storage.fetch`."""
-        from flow_agent.errors import FetchError, StoreError
-        from flow_agent.model import Reason
+        from flow_agent.storages import download
 
-        try:
+        with download.as_fetch_errors(registration, into):
             async with self.connect(secrets) as store:
                 if self.prefix is not None:
-                    return await self._fetch_prefix(store, registration, into, known)
-                return await self._fetch_object(store, registration, into, known)
-        except StoreError as error:
-            raise FetchError(
-                f"flow {registration.flow!r}: {error}",
-                transient=error.transient,
-                retry_after=error.retry_after,
-                reason=Reason.FLOW_NOT_FOUND if error.missing else None,
-                hint=error.hint or ("register the flow again" if error.missing else None),
-            ) from error
-        except payload.Refused as error:
-            raise FetchError(f"flow {registration.flow!r}: {error}", transient=False) from error
-        except OSError as error:
-            raise FetchError(
-                f"flow {registration.flow!r}: {into} cannot be written: {error.strerror or error}", transient=True
-            ) from error
-
-    async def _fetch_object(
-        self, store: ObjectStore, registration: Registration, into: Path, known: str | None
-    ) -> Fetched | None:
-        from anyio import from_thread, to_thread
-
-        from flow_agent.ports import Fetched
-
-        file = into / "flow.pickle"
-        facts = await self._got(store, registration, file, known)
-        if facts is None:
-            return None
-        if registration.kind == "pickle":
-            return Fetched(
-                payload={"kind": "pickle", "path": "flow.pickle"},
-                revision=facts.revision,
-                digest=facts.digest,
-                validator=facts.validator,
-            )
-        location = registration.location
-
-        def place() -> str:
-            folder = into / "payload"
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(mode=0o700)
-            if not location.get("archive"):
-                file.rename(folder / location["script"])
-                return facts.digest
-            digest, _ = payload.unpack(file, folder, from_thread.check_cancelled)
-            file.unlink()
-            if not (folder / location["script"]).is_file():
-                raise self._lacks(registration, location["script"])
-            return digest
-
-        return Fetched(
-            payload={"kind": "script", "root": "payload", "path": location["script"], "flow": registration.flow},
-            revision=facts.revision,
-            digest=await to_thread.run_sync(place),
-            validator=facts.validator,
-        )
-
-    async def _got(self, store: ObjectStore, registration: Registration, file: Path, known: str | None) -> Facts | None:
-        """What is pinned comes as it was registered, as long as the store has that version; the digest decides."""
-        from flow_agent.errors import StoreError
-
-        location = registration.location
-        if registration.digest is not None and location.get("version"):
-            try:
-                return await store.get(location["key"], file, version=location["version"], known=known)
-            except StoreError as error:
-                if not error.missing:
-                    raise
-        return await store.get(location["key"], file, known=known)
-
-    async def _fetch_prefix(
-        self, store: ObjectStore, registration: Registration, into: Path, known: str | None
-    ) -> Fetched | None:
-        import anyio
-        from anyio import from_thread, to_thread
-
-        from flow_agent.ports import Fetched
-
-        prefix, folder = cast("str", self.prefix), into / "payload"
-        listed = await store.keys(prefix, payload.MOST_FILES)
-        places = _places(prefix, listed, store.where)
-        validator = payload.digest_of_text(sorted((each.key, each.etag) for each in listed))
-        if validator == known:
-            return None
-        if registration.location["script"] not in places:
-            raise self._lacks(registration, registration.location["script"])
-        await to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
-        limit = anyio.CapacityLimiter(AT_ONCE)
-
-        async def one(place: str, key: str) -> None:
-            async with limit:
-                (folder / place).parent.mkdir(parents=True, exist_ok=True)
-                await store.get(key, folder / place)
-
-        async with anyio.create_task_group() as tasks:
-            for place, key in places.items():
-                tasks.start_soon(one, place, key, name=f"fetch-{key}")
-        digest = await to_thread.run_sync(lambda: payload.digest_of(folder, from_thread.check_cancelled))
-        return Fetched(
-            payload={
-                "kind": "script",
-                "root": "payload",
-                "path": registration.location["script"],
-                "flow": registration.flow,
-            },
-            revision=validator,
-            digest=digest,
-            validator=validator,
-        )
-
-    def _lacks(self, registration: Registration, script: str) -> FetchError:
-        from flow_agent.errors import FetchError
-        from flow_agent.model import Reason
-
-        location = registration.location
-        return FetchError(
-            f"flow {registration.flow!r}: {self.prefix or location['key']} in {location['bucket']} holds no {script}",
-            transient=False,
-            reason=Reason.FLOW_NOT_FOUND,
-            hint="register the flow again",
-        )
+                    return await download.folder(store, registration, self.prefix, into, known)
+                return await download.one(store, registration, into, known)
 
 
 def _absolute(value: _Path | None) -> Path | None:
@@ -407,27 +225,6 @@ def _author_secrets() -> AbstractAsyncContextManager[SecretResolver]:
     from flow_agent.client import own_secrets
 
     return own_secrets()
-
-
-def _places(prefix: str, listed: Sequence[Any], where: str) -> dict[str, str]:
-    """Where each object below the prefix goes in the payload's folder.
-
-    Raises Refused: there are too many, they are too large, or one would lie elsewhere.
-    """
-    if len(listed) > payload.MOST_FILES or sum(each.size for each in listed) > payload.MOST_BYTES:
-        raise payload.Refused(
-            f"{where}/{prefix} holds more than {payload.MOST_FILES} objects or {payload.MOST_BYTES // 1_000_000} MB,"
-            " expected the folder of a flow"
-        )
-    found = {}
-    for each in listed:
-        place = each.key[len(prefix) :].lstrip("/")
-        if not place or place.endswith("/"):
-            continue  # what some programs keep for a folder
-        if posixpath.normpath(place) != place or place.startswith("../") or "\0" in place:
-            raise payload.Refused(f"{where} holds {each.key!r}, which is no path below {prefix!r}")
-        found[place] = each.key
-    return found
 
 
 @contextmanager
