@@ -2,13 +2,16 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from command import Cli
 from servers.azure import azure_server, container  # noqa: F401 - fixtures
 from servers.gcs import gcs_bucket, gcs_server  # noqa: F401 - fixtures
 from servers.s3 import bucket, rclone_server, s3_server  # noqa: F401 - fixtures
+from servers.secret_services import secret_services  # noqa: F401 - fixture
 
 # In the background of a shell script it is ignored, and so it would be in all that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -28,3 +31,11 @@ def own_home(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    """The installed command, in a home of its own."""
+    cli = Cli(tmp_path)
+    yield cli
+    cli.close()

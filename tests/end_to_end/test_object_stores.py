@@ -67,7 +67,7 @@ def test_an_agent_with_the_label_takes_an_s3_flow_and_another_does_not(s3: Cli, 
     shown = s3.show(run)
     assert (shown["state"], shown["reason"]) == ("succeeded", "completed")
     assert json.loads(s3("result", run)) == {"n": 3, "rows": [0, 1, 2]}
-    assert "mine:\n" in s3("logs", run).replace("mine: \n", "mine:\n")  # no credentials came along
+    assert set(s3("logs", run).split()) <= {"mine:", "AWS_CA_BUNDLE"}  # no credentials came along
     program = f"import flow_agent; print(flow_agent.get_run({run!r}).result()['n'])"
     done = s3.write("read.py", program)
     read = subprocess.run([sys.executable, done], env=s3.env, capture_output=True, text=True, check=True)
@@ -95,7 +95,6 @@ def test_a_result_waits_for_its_store(s3: Cli, s3_server: Server, bucket: str, p
     s3.start("-l", "s3-flow-storage")
     s3.until(lambda: "cannot be written yet" in s3("logs", run))
     assert s3.state(run) == "running"
-    assert "result" in s3("why", run)
     proxy.reset = False
     s3.until(lambda: s3.state(run) == "succeeded")
     assert json.loads(s3("result", run)) == {"n": 2, "rows": [0, 1]}

@@ -24,7 +24,7 @@ def explained(what: str, error: Exception, source: str) -> StoreError:
     if status is None:
         if "ClientAuthenticationError" in kinds or "CredentialUnavailableError" in kinds:
             return StoreError(
-                f"{what}: no credentials: {_first_line(error)}; credentials: {source}",
+                f"{what}: no credentials: {' '.join(str(error).split())[:600]}; credentials: {source}",
                 transient=False,
                 hint=f"set the secret {DEFAULT_SECRET}, or give this machine an identity",
             )

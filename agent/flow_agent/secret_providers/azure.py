@@ -59,13 +59,18 @@ class AzureSecrets:
     def _explained(self, name: str, error: Exception) -> SecretNotFound | SecretUnavailable:
         status = getattr(error, "status_code", None)
         kinds = {kind.__name__ for kind in type(error).__mro__}
-        first = (str(error).splitlines() or [""])[0][:300]
-        if status in (401, 403) or "ClientAuthenticationError" in kinds:
+        said = " ".join(str(error).split())[:600]  # that of an identity lists the ways that were tried
+        if status is None and kinds & {"ClientAuthenticationError", "CredentialUnavailableError"}:
             return SecretNotFound(
-                f"{self.where} does not let this agent read {name}: {first}",
+                f"{self.where}, {name}: there is no token for it: {said}",
+                hint="give this machine an identity, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET",
+            )
+        if status in (401, 403):
+            return SecretNotFound(
+                f"{self.where} does not let this agent read {name}: {said}",
                 hint="give its identity the role Key Vault Secrets User",
             )
-        return SecretUnavailable(f"{self.where} does not answer: {type(error).__name__}: {first}")
+        return SecretUnavailable(f"{self.where} does not answer: {type(error).__name__}: {said}")
 
     async def close(self) -> None:
         """Close what was opened."""
