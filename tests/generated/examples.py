@@ -112,7 +112,7 @@ def _literally(part: str) -> str:
 class Sandbox:
     """A folder with an empty home, where the installed command stands first on PATH."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, variables: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         home = folder / "home"
         self.work = folder / "work"
@@ -130,6 +130,7 @@ class Sandbox:
             "TERM": "dumb",
             # A page shows what a reader sees on a terminal.
             "FLOW_AGENT_LOG__FORMAT": "pretty",
+            **(variables or {}),
         }
 
     def run(self, command: list[str]) -> tuple[int, str]:
@@ -181,9 +182,12 @@ class Sandbox:
                 )
 
 
-def perform(page: Path, folder: Path) -> int:
-    """Run the examples of ``page`` in the empty ``folder``; the number of blocks that did something."""
-    sandbox = Sandbox(folder)
+def perform(page: Path, folder: Path, variables: Mapping[str, str] | None = None) -> int:
+    """Run the examples of ``page`` in the empty ``folder``; the number of blocks that did something.
+
+    ``variables`` stand in the environment of each.
+    """
+    sandbox = Sandbox(folder, variables)
     done = 0
     for block in blocks(page.read_text()):
         if block.language in {"console", "python"} or "file" in block.options:

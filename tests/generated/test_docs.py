@@ -11,9 +11,13 @@ import pytest
 from flow_agent.cli import VERBS
 from flow_agent.model import RETRIED, Reason, State
 from generated.examples import Block, ExampleError, Sandbox, blocks, fits, perform
+from servers import gcs
+from servers.azure import make_container
+from servers.s3 import make_bucket
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+INDEX = ROOT / "docs" / "index.md"
+PAGES = [ROOT / "README.md", INDEX, *sorted(set((ROOT / "docs").rglob("*.md")) - {INDEX})]
 LINKING = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "agent" / "ARCHITECTURE.md"]
 LINK = re.compile(r"(?<!\!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 
@@ -22,9 +26,34 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.fixture
+def surroundings(request, s3_server, gcs_server, azure_server, tmp_path_factory) -> dict[str, str]:
+    """The variables with which a reader of a page on object stores reaches one: here it is a server of the tests."""
+    key = tmp_path_factory.mktemp("key") / "key.json"
+    key.write_text(gcs_server.account())
+    make_bucket(s3_server, "my-flows")
+    gcs.make_bucket(gcs_server, "my-flows")
+    make_container(azure_server, "my-flows")
+    return {
+        **s3_server.environment,
+        "AWS_ENDPOINT_URL_S3": s3_server.url,
+        "STORAGE_EMULATOR_HOST": gcs_server.url,
+        "GOOGLE_APPLICATION_CREDENTIALS": str(key),
+        "AZURE_STORAGE_CONNECTION_STRING": azure_server.connection_string(),
+    }
+
+
+IN_BUCKETS = [page for page in PAGES if page.parent.name == "storages"]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in IN_BUCKETS], ids=name)
 def test_the_examples_of_the_page_do_what_it_shows(page, tmp_path):
     perform(page, tmp_path)
+
+
+@pytest.mark.parametrize("page", IN_BUCKETS, ids=name)
+def test_the_examples_of_the_page_on_a_store_do_what_it_shows(page, tmp_path, surroundings):
+    assert perform(page, tmp_path, surroundings) >= 2
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -57,9 +86,9 @@ def test_every_link_within_the_repository_leads_somewhere(page):
 
 
 def test_every_page_can_be_reached_from_the_index():
-    index = (ROOT / "docs" / "index.md").read_text()
+    index = INDEX.read_text()
 
-    missing = [page.name for page in PAGES[1:] if page.name != "index.md" and f"({page.name}" not in index]
+    missing = [name(page) for page in PAGES[2:] if f"({page.relative_to(ROOT / 'docs')}" not in index]
 
     assert missing == []
 

@@ -1,5 +1,6 @@
 """Azurite, Microsoft's own emulator of Azure Blob Storage."""
 
+import contextlib
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob import BlobServiceClient
 
 from servers.process import FOLDER, free_port, installed, running
@@ -51,6 +53,11 @@ def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def container(azure_server: Server) -> str:
     name = f"flows-{uuid.uuid4().hex[:12]}"
-    with azure_server.client() as client:
-        client.create_container(name)
+    make_container(azure_server, name)
     return name
+
+
+def make_container(server: Server, name: str) -> None:
+    """A container; one that is there stays."""
+    with server.client() as client, contextlib.suppress(ResourceExistsError):
+        client.create_container(name)

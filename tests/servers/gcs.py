@@ -189,11 +189,16 @@ def gcs_bucket(gcs_server: Server) -> str:
 
 def new_bucket(server: Server, *, versions: bool = True) -> str:
     name = f"flows-{uuid.uuid4().hex[:12]}"
+    make_bucket(server, name, versions=versions)
+    return name
+
+
+def make_bucket(server: Server, name: str, *, versions: bool = True) -> None:
+    """A bucket; one that is there stays."""
     upstream = http.client.HTTPConnection("127.0.0.1", server.upstream)
     with contextlib.closing(upstream):
         body = json.dumps({"name": name, "versioning": {"enabled": versions}})
         upstream.request("POST", "/storage/v1/b?project=p", body, {"Content-Type": "application/json"})
         answer = upstream.getresponse()
-        assert answer.status == 200, answer.read()
+        assert answer.status in (200, 409), answer.read()
         answer.read()
-    return name

@@ -1,5 +1,6 @@
 """Two servers of S3: ministack, which checks signatures and keeps versions, and rclone, which is another program."""
 
+import contextlib
 import json
 import uuid
 from collections.abc import Iterator
@@ -116,17 +117,15 @@ def rclone_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def bucket(s3_server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
+def bucket(s3_server: Server) -> str:
     """An empty bucket with versions."""
-    with new_bucket(s3_server) as name:
-        yield name
-
-
-@contextmanager
-def new_bucket(server: Server) -> Iterator[str]:
     name = f"flows-{uuid.uuid4().hex[:12]}"
-    root = server.client(credentials=ROOT)
-    root.create_bucket(Bucket=name)
-    root.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-    yield name
-    root.close()
+    make_bucket(s3_server, name)
+    return name
+
+
+def make_bucket(server: Server, name: str) -> None:
+    """A bucket with versions; one that is there stays."""
+    with contextlib.closing(server.client(credentials=ROOT)) as root:
+        root.create_bucket(Bucket=name)
+        root.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
