@@ -6,8 +6,9 @@
     <home>/cache/index/<key>.json             what lies where: which object, and what the storage can be asked with
     <home>/cache/staging/<name>/              what a process is fetching; locked while that process lives
 
-An object gets its name by a rename when it is whole, verified and on the disk, and an index entry by another one after
-it: killed at any moment, the folder holds what it held. Several agents of one home share it.
+An object gets its name by a rename when it is whole and verified, and an index entry by another one after it: killed at
+any moment, the folder holds what it held. What a power cut loses is seen by its digest, which is checked at each use,
+and fetched again; so nothing waits for the disk. Several agents of one home share the folder.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,13 @@ import anyio.from_thread
 import anyio.to_thread
 
 from flow_agent import events
-from flow_agent.home import make_private, sync_folder
+from flow_agent.home import make_private
 from flow_agent.model import Registration
 from flow_agent.ports import Fetched
 from flow_agent.storages import payload
+
+LOOK_EVERY = 256
+"""Payloads kept between two looks at what several agents keep here together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,8 @@ class CacheFolder:
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder, self._limit = folder, limit
+        self._making = threading.Lock()
+        self._size = self._kept = 0
         self._staging: Path | None = None
         self._lock_file: int | None = None
 
@@ -77,26 +84,34 @@ class CacheFolder:
 
         Raises OSError.
         """
-        if self._staging is None:
-            root = self._folder / "staging"
-            make_private(root)
+        with self._making:
+            if self._staging is None or not self._staging.is_dir():
+                self._staging = self._new_staging()
+        staged = self._staging / uuid.uuid4().hex
+        staged.mkdir(mode=0o700)
+        return staged
+
+    def _new_staging(self) -> Path:
+        """This process's own folder, locked while it lives; those of processes that have ended are removed."""
+        root = self._folder / "staging"
+        make_private(root)
+        with _locked(root):  # another process must not see ours before it is locked
             for left in root.iterdir():
                 _remove_if_left(left)
             staging = root / uuid.uuid4().hex
             staging.mkdir(mode=0o700)
+            if self._lock_file is not None:
+                os.close(self._lock_file)
             self._lock_file = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self._lock_file, fcntl.LOCK_EX)
-            self._staging = staging
-        staged = self._staging / uuid.uuid4().hex
-        staged.mkdir(mode=0o700)
-        return staged
+        return staging
 
     def keep(self, name: str, registration: Registration, found: Fetched, staged: Path) -> Entry | None:
         """Make what was fetched into ``staged`` the payload of ``name``; None: it is larger than the limit.
 
         Raises OSError: the disk is full, or cannot be written.
         """
-        size = _sync(staged)
+        size = _size(staged)
         if size > self._limit:
             return None
         place = f"{found.digest}-{registration.kind}"
@@ -109,7 +124,6 @@ class CacheFolder:
         with contextlib.suppress(OSError):  # another process was first: it holds the same
             staged.rename(target)
         os.utime(target)
-        sync_folder(objects)
         entry = Entry(
             key=name,
             object=place,
@@ -125,8 +139,7 @@ class CacheFolder:
         part = index / f".{name}.{uuid.uuid4().hex}.part"
         part.write_text(json.dumps({k: v for k, v in vars(entry).items() if k != "used"}))
         part.replace(index / f"{name}.json")
-        sync_folder(index)
-        self._make_room(place)
+        self._make_room(place, size)
         return entry
 
     def take(self, entry: Entry, into: Path) -> Fetched:
@@ -156,16 +169,25 @@ class CacheFolder:
             raise Damaged
         return Fetched(payload=entry.payload, revision=entry.revision, digest=entry.digest, validator=entry.validator)
 
-    def _make_room(self, spared: str) -> None:
-        """Remove what was not used for the longest time until the limit holds."""
-        found = sorted(_objects(self._folder), key=lambda each: each[1])
-        total = sum(size for _, _, size in found)
-        for path, _, size in found:
-            if total <= self._limit:
-                return
-            if path.name != spared:
-                shutil.rmtree(path, ignore_errors=True)
-                total -= size
+    def _make_room(self, spared: str, size: int) -> None:
+        """Remove what was not used for the longest time until the limit holds, and what the index says of it."""
+        with self._making:
+            self._size += size
+            self._kept += 1
+            if self._size <= self._limit and self._kept % LOOK_EVERY != 1:
+                return  # a look at all of it for each new one would take longer the more there is
+            found = sorted(_objects(self._folder), key=lambda each: each[1])
+            self._size = sum(each for _, _, each in found)
+            gone = set()
+            for path, _, each in found:
+                if self._size <= self._limit:
+                    break
+                if path.name != spared:
+                    shutil.rmtree(path, ignore_errors=True)
+                    self._size -= each
+                    gone.add(path.name)
+        if gone:
+            _forget(self._folder, gone)
 
 
 def listed(folder: Path) -> Sequence[Entry]:
@@ -188,8 +210,9 @@ def clear(folder: Path) -> tuple[int, int]:
         path.unlink(missing_ok=True)
     for path, _, _ in found:
         shutil.rmtree(path, ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError):
-        for left in (folder / "staging").iterdir():
+    staging = folder / "staging"
+    with contextlib.suppress(FileNotFoundError), _locked(staging):
+        for left in staging.iterdir():
             _remove_if_left(left)
     return len(found), sum(size for _, _, size in found)
 
@@ -199,7 +222,7 @@ def _objects(folder: Path) -> Iterator[tuple[Path, float, int]]:
     with contextlib.suppress(FileNotFoundError):
         for path in (folder / "objects").iterdir():
             with contextlib.suppress(FileNotFoundError):
-                yield path, path.stat().st_mtime, sum(each.lstat().st_size for each in path.rglob("*"))
+                yield path, path.stat().st_mtime, _size(path)
 
 
 def _is_whole(path: Path, found: Fetched) -> bool:
@@ -209,21 +232,28 @@ def _is_whole(path: Path, found: Fetched) -> bool:
         return False
 
 
-def _sync(folder: Path) -> int:
-    """Put all that is below ``folder`` on the disk; gives its bytes."""
-    size = 0
-    for place, _, files in os.walk(folder):
-        for name in files:
-            path = Path(place, name)
-            if not path.is_symlink():
-                descriptor = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                    size += os.fstat(descriptor).st_size
-                finally:
-                    os.close(descriptor)
-        sync_folder(Path(place))
-    return size
+def _size(folder: Path) -> int:
+    """Bytes of all that is below ``folder``."""
+    return sum(each.lstat().st_size for each in folder.rglob("*"))
+
+
+def _forget(folder: Path, gone: Set[str]) -> None:
+    """Remove the index entries of objects that are gone."""
+    for path in (folder / "index").glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if json.loads(path.read_bytes())["object"] in gone:
+                path.unlink()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """While this is open, no other process makes or removes what is in ``folder``."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _remove_if_left(staging: Path) -> None:

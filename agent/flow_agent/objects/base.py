@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
@@ -169,6 +170,8 @@ async def sdk(name: str, extra: str, needs: str) -> ModuleType:
 
     Raises StoreError: it is not installed; ``needs`` says what needs it.
     """
+    if (found := sys.modules.get(name)) is not None and not getattr(found.__spec__, "_initializing", False):
+        return found
     try:
         return await anyio.to_thread.run_sync(importlib.import_module, name)
     except ImportError as error:
