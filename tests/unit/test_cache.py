@@ -161,6 +161,17 @@ async def test_many_runs_that_wait_make_one_fetch(
     assert {content(folder) for folder in folders} == {b"one"}
 
 
+async def test_the_first_fetches_of_an_agent_do_not_get_in_each_others_way(
+    cache: Cache, into: Callable[[], Path], tmp_path: Path
+) -> None:
+    async with anyio.create_task_group() as tasks:
+        for number in range(40):
+            data = b"%d" % number
+            tasks.start_soon(cache.fetch, Remote(data), pinned(data, key=str(number)), into(), NOBODY)
+    assert len(cache_folder.listed(tmp_path / "cache")) == 40
+    assert len(list((tmp_path / "cache/staging").iterdir())) == 1
+
+
 async def test_a_run_that_is_cancelled_leaves_the_others_their_fetch(cache: Cache, into: Callable[[], Path]) -> None:
     storage = Remote(b"one")
     storage.seconds = 0.1
@@ -254,6 +265,7 @@ async def test_what_was_not_used_for_the_longest_time_leaves_first(tmp_path: Pat
     await cache.fetch(Remote(b""), pinned(payloads["a"], key="a"), into(), NOBODY)  # used again, without a fetch
     await cache.fetch(Remote(payloads["c"]), pinned(payloads["c"], key="c"), into(), NOBODY)
     assert sorted(each.location for each in cache_folder.listed(tmp_path / "cache")) == ["a", "c"]
+    assert len(list((tmp_path / "cache/index").iterdir())) == 2
 
 
 async def test_a_payload_larger_than_the_limit_passes_through(tmp_path: Path, into: Callable[[], Path]) -> None:
