@@ -37,6 +37,8 @@ class Leaf:
         if self.field.default_factory is not None:
             return ""
         match self.field.default:
+            case None:
+                return "none"
             case bool() as flag:
                 return "true" if flag else "false"
             case tuple() | dict() as several:
