@@ -6,9 +6,8 @@
     <home>/cache/index/<key>.json             what lies where: which object, and what the storage can be asked with
     <home>/cache/staging/<name>/              what a process is fetching; locked while that process lives
 
-An object gets its name by a rename when it is whole and verified, and an index entry by another one after it: killed at
-any moment, the folder holds what it held. What a power cut loses is seen by its digest, which is checked at each use,
-and fetched again; so nothing waits for the disk. Several agents of one home share the folder.
+An object gets its name by a rename when it is whole, verified and on the disk, and an index entry by another one after
+it: killed at any moment, the folder holds what it held. Several agents of one home share it.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ import anyio.from_thread
 import anyio.to_thread
 
 from flow_agent import events
-from flow_agent.home import make_private
+from flow_agent.home import make_private, sync_folder
 from flow_agent.model import Registration
 from flow_agent.ports import Fetched
 from flow_agent.storages import payload
@@ -111,7 +110,7 @@ class CacheFolder:
 
         Raises OSError: the disk is full, or cannot be written.
         """
-        size = _size(staged)
+        size = _sync(staged)
         if size > self._limit:
             return None
         place = f"{found.digest}-{registration.kind}"
@@ -124,6 +123,7 @@ class CacheFolder:
         with contextlib.suppress(OSError):  # another process was first: it holds the same
             staged.rename(target)
         os.utime(target)
+        sync_folder(objects)
         entry = Entry(
             key=name,
             object=place,
@@ -235,6 +235,17 @@ def _is_whole(path: Path, found: Fetched) -> bool:
 def _size(folder: Path) -> int:
     """Bytes of all that is below ``folder``."""
     return sum(each.lstat().st_size for each in folder.rglob("*"))
+
+
+def _sync(folder: Path) -> int:
+    """Put all that is below ``folder`` on the disk; gives its bytes."""
+    for place, _, files in os.walk(folder):
+        for path in (Path(place, name) for name in files):
+            if not path.is_symlink():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        sync_folder(Path(place))
+    return _size(folder)
 
 
 def _forget(folder: Path, gone: Set[str]) -> None:

@@ -170,6 +170,32 @@ class TestGCS(ObjectStorageTests):
             assert "application default credentials" in connected.credentials
         google._accounts.clear()
 
+    async def test_a_key_that_was_changed_is_looked_for_again(
+        self,
+        gcs_server: Server,
+        gcs_bucket: str,
+        pickled: Any,
+        into: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """An agent lives for weeks, and its file of credentials is changed meanwhile."""
+        file = tmp_path / "key.json"
+        file.write_text(gcs_server.account())
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server.url)
+        google._accounts.clear()
+        gcs_server.token_error = (400, b'{"error": "invalid_grant", "error_description": "Invalid JWT Signature."}')
+        try:
+            assert not (await self.failure(GCS(gcs_bucket), pickled, Secrets({}), into)).transient
+        finally:
+            gcs_server.token_error = None
+        file.write_text(gcs_server.account().replace("agent@", "another@"))
+        storage = GCS(gcs_bucket)
+        assert await storage.fetch(pickled, into, Secrets({})) is not None
+        assert any("another@" in str(each._found.service_account_email) for each in google._accounts.values())
+        google._accounts.clear()
+
     async def test_options_of_an_upload_reach_the_object(
         self, make: Make, secrets: Secrets, tmp_path: Path, gcs_server: Server, gcs_bucket: str
     ) -> None:

@@ -119,6 +119,25 @@ class TestMinistack(S3Tests):
             assert connected.credentials == "boto3: env"
         store._sessions.clear()
 
+    async def test_keys_that_were_changed_are_looked_for_again(
+        self, make: Make, pickled: Any, into: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An agent lives for weeks, and its file of credentials is changed meanwhile."""
+        file = tmp_path / "credentials"
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+        store._sessions.clear()
+
+        def write(key: str, secret: str) -> None:
+            file.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
+
+        write(server.credentials["ACCESS_KEY"], "the-old-one")
+        async with clients():
+            error = await self.failure(make(), pickled, Secrets({}), into)
+            assert not error.transient
+            write(server.credentials["ACCESS_KEY"], server.credentials["SECRET_ACCESS_KEY"])
+            assert await make().fetch(pickled, into, Secrets({})) is not None
+        store._sessions.clear()
+
     async def test_options_of_an_upload_reach_the_object(self, make: Make, server: Server, place: str) -> None:
         made = registered(make(upload_options={"ServerSideEncryption": "AES256", "Metadata": {"team": "data"}}))
         client = server.client(credentials=ROOT)

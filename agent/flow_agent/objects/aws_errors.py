@@ -8,6 +8,9 @@ from flow_agent.errors import StoreError
 
 MISSING = frozenset({"NoSuchKey", "NoSuchVersion", "NoSuchBucket", "404", "NotFound", "MethodNotAllowed"})
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired"})
+STALE = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidClientTokenId", "UnrecognizedClientException"}
+)
 BUSY = frozenset(
     {"SlowDown", "RequestTimeout", "RequestTimeoutException", "InternalError", "ServiceUnavailable", "Throttling"}
     | {
@@ -61,6 +64,11 @@ def status(error: BaseException | None) -> int | None:
 def is_expired(error: BaseException) -> bool:
     """Whether the credentials were good once."""
     return code(error) in EXPIRED
+
+
+def is_stale(error: BaseException) -> bool:
+    """Whether the credentials may have been changed since they were looked for."""
+    return code(error) in EXPIRED | STALE
 
 
 def _part(error: BaseException | None, name: str) -> dict[str, Any]:

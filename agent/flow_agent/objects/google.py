@@ -59,6 +59,9 @@ class Account:
         kinds = {kind.__name__ for kind in type(error).__mro__}
         said = str(error.args[0])[:300] if error.args else type(error).__name__
         again = "TransportError" in kinds or bool(getattr(error, "retryable", False))
+        if not again:  # the key may have been changed: the next call looks for it again
+            for name in [name for name, each in _accounts.items() if each is self]:
+                del _accounts[name]
         return StoreError(
             f"{what}: no token for {self.source}: {said}",
             transient=again,

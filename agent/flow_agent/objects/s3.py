@@ -71,9 +71,10 @@ class AwsClient:
 
     def _explained(self, what: str, error: Exception) -> StoreError:
         again = True
-        if aws_errors.is_expired(error):
+        if aws_errors.is_stale(error):  # somebody may have changed them: the next call looks for them again
             pool.drop(self.key)
             _sessions.pop(self.key[-1], None)
+        if aws_errors.is_expired(error):
             now = time.monotonic()
             again = now - _expired.get(self.key, -1e9) > 60
             _expired[self.key] = now
