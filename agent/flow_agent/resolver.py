@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,14 @@ class _Literals:
 
 
 class Resolver:
-    """Asks ``providers`` in their order; the first is the agent's environment, behind which a run config's stands."""
+    """Asks ``providers`` in their order; the first is the agent's environment, behind which a run config's stands.
 
-    def __init__(self, providers: Sequence[SecretProvider]) -> None:
+    ``hosts`` are those of git and webhooks that default secrets may be sent to, beside the ones they are made for.
+    """
+
+    def __init__(self, providers: Sequence[SecretProvider], hosts: Iterable[str] = ()) -> None:
         self._providers = tuple(providers)
+        self.hosts = frozenset(hosts)
 
     @property
     def providers(self) -> tuple[SecretProvider, ...]:
@@ -61,7 +65,7 @@ class Resolver:
         literals = {name: value for name, value in env.items() if isinstance(value, str)}
         if not literals:
             return self
-        return Resolver((*self._providers[:1], _Literals(literals), *self._providers[1:]))
+        return Resolver((*self._providers[:1], _Literals(literals), *self._providers[1:]), self.hosts)
 
     async def get(self, name: str) -> str:
         """The value of ``name``, which is kept out of logs and details from now on.
@@ -86,7 +90,13 @@ class Resolver:
 
 @asynccontextmanager
 async def opened(
-    home: Path, *, folder: Path | None, allow: Sequence[str], table: Mapping[str, Any], providers: Sequence[str]
+    home: Path,
+    *,
+    folder: Path | None,
+    allow: Sequence[str],
+    table: Mapping[str, Any],
+    providers: Sequence[str],
+    hosts: Sequence[str] = (),
 ) -> AsyncIterator[Resolver]:
     """The resolver of the settings: environment, files in ``folder``, the home's own file, ``table``, ``providers``.
 
@@ -105,7 +115,7 @@ async def opened(
             make = plugins.load("secret_providers", "table")
             found.append(await stack.enter_async_context(make(table)))
         found += [await stack.enter_async_context(_open(url)) for url in providers]
-        yield Resolver(found)
+        yield Resolver(found, hosts)
 
 
 def _open(url: str) -> Any:

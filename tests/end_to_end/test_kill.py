@@ -14,6 +14,8 @@ from command import Cli
 from flow_agent.queues.sqlite import open_queue
 
 KILLS, IN_FLIGHT = 50, 40
+COMMAND_TAKES = 0.3
+"""Seconds of a command on an idle machine; on one that is busy, an agent gets as much more time until it is killed."""
 
 FLOW = """
 import os, sys, time
@@ -51,12 +53,14 @@ def test_fifty_kills_with_forty_runs_in_flight(cli: Cli) -> None:
     cli("register", str(cli.write("flows.py", FLOW.format(trace=trace))))
     runs: list[str] = []
     for kill in range(KILLS):
+        began = time.monotonic()
         waiting = sum(run["state"] in {"queued", "claimed", "running"} for run in cli.json("runs", "--limit", "500"))
+        slow = max(1.0, (time.monotonic() - began) / COMMAND_TAKES)
         if waiting < IN_FLIGHT:
             name, seconds = chance.choice(["once", "again"]), chance.uniform(0.0, 2.0)
             runs += cli.submit(name, "-p", f"seconds={seconds}", "--count", str(IN_FLIGHT - waiting + 5))
         agent = cli.start("--limit", str(IN_FLIGHT), "--name", "victim")
-        time.sleep(chance.uniform(0.2, 1.6))
+        time.sleep(slow * chance.uniform(0.2, 1.6))
         assert agent.poll() is None, f"the agent ended by itself before kill {kill}: {cli.log()[-2000:]}"
         agent.send_signal(signal.SIGKILL)
         agent.wait()

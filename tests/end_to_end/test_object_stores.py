@@ -68,7 +68,7 @@ def test_an_agent_with_the_label_takes_an_s3_flow_and_another_does_not(s3: Cli, 
     assert (shown["state"], shown["reason"]) == ("succeeded", "completed")
     assert json.loads(s3("result", run)) == {"n": 3, "rows": [0, 1, 2]}
     assert set(s3("logs", run).split()) <= {"mine:", "AWS_CA_BUNDLE"}  # no credentials came along
-    program = f"import flow_agent; print(flow_agent.get_run({run!r}).result()['n'])"
+    program = f"from flow_agent.client import handle; print(handle({run!r}).result()['n'])"
     done = s3.write("read.py", program)
     read = subprocess.run([sys.executable, done], env=s3.env, capture_output=True, text=True, check=True)
     assert read.stdout == "3\n"

@@ -135,6 +135,10 @@ class SecretsSettings(Group):
     environment_allow: Annotated[Words, Option(metavar="PATTERN")] = Field(
         default=(), description="Patterns of the agent's variables that may be served as secrets; default: any."
     )
+    hosts: Annotated[Words, Option(metavar="HOST")] = Field(
+        default=(),
+        description="Git hosts of your own that default tokens (GITHUB_ACCESS_TOKEN and its like) may be sent to.",
+    )
     providers: Annotated[Words, Option(("--secrets-provider",), "URL")] = Field(
         default=(),
         description="Further places to look in, in order: `aws:`, `gcp:`, `azure:` or `vault:` with what each needs.",
@@ -146,7 +150,7 @@ class SecretsSettings(Group):
             if not _SECRET_NAME.fullmatch(name):
                 raise relation(
                     f"secrets.{name} is no setting, and no name of a secret, which has capital letters",
-                    "its settings are dir, environment_allow and providers",
+                    "its settings are dir, environment_allow, hosts and providers",
                 )
             if not isinstance(value, str | dict):
                 raise relation(f"secrets.{name} is neither text nor a table", "write it in quotes")
@@ -279,6 +283,7 @@ class Settings(BaseSettings):
             "allow": secrets.environment_allow,
             "table": secrets.table,
             "providers": secrets.providers,
+            "hosts": secrets.hosts,
         }
 
     @classmethod

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flow_agent.storages.azure import Azure
     from flow_agent.storages.base import Storage
+    from flow_agent.storages.bitbucket import Bitbucket
+    from flow_agent.storages.codecommit import CodeCommit
     from flow_agent.storages.gcs import GCS
+    from flow_agent.storages.github import GitHub
+    from flow_agent.storages.gitlab import GitLab
     from flow_agent.storages.local import Local
     from flow_agent.storages.s3 import S3
 
-__all__ = ["GCS", "S3", "Azure", "Local", "Storage"]
+__all__ = ["GCS", "S3", "Azure", "Bitbucket", "CodeCommit", "GitHub", "GitLab", "Local", "Storage"]
 
-_MODULES = {"Azure": "azure", "GCS": "gcs", "Local": "local", "S3": "s3", "Storage": "base"}
+_MODULES = {name: "base" if name == "Storage" else name.lower() for name in __all__}
 
 
 def __getattr__(name: str) -> object:

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flow_agent.checks import slug
-from flow_agent.storages import packing, payload, pickling
+from flow_agent.storages import author, packing, payload, pickling
 from flow_agent.storages.base import Storage, Stored
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class ObjectStorage(Storage):
             return  # it is only tidying up, after an error that has to be told
 
     async def _remove(self, location: Any) -> None:
-        async with _author_secrets() as secrets, self.connect(secrets) as store:
+        async with author.secrets() as secrets, self.connect(secrets) as store:
             await store.delete(location["key"], version=location.get("version"))
 
     async def _upload(self, packed: Sequence[Packed]) -> dict[str, Stored]:
@@ -165,7 +165,7 @@ class ObjectStorage(Storage):
         async def on_wait(number: int, wait: float, error: BaseException) -> None:
             """Somebody waits at the terminal: the error is told if it stays."""
 
-        async with _author_secrets() as secrets, self.connect(secrets) as store:
+        async with author.secrets() as secrets, self.connect(secrets) as store:
             try:
                 for each in packed:
                     location = {**each.location, "key": each.key, "bucket": store.where}
@@ -218,13 +218,6 @@ def _now() -> str:
     from slugify import slugify
 
     return slugify(datetime.now(UTC).isoformat(timespec="microseconds"))
-
-
-def _author_secrets() -> AbstractAsyncContextManager[SecretResolver]:
-    """What the registering machine has: its environment, its files of secrets, its settings."""
-    from flow_agent.client import own_secrets
-
-    return own_secrets()
 
 
 @contextmanager

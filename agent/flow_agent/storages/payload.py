@@ -226,8 +226,11 @@ def pack_folder(root: Path, file: BinaryIO, check: Check) -> tuple[str, int]:
     return _digest(found), total
 
 
-def unpack(archive: Path, target: Path, check: Check) -> tuple[str, int]:
+def unpack(archive: Path, target: Path, check: Check, *, below: str | None = None) -> tuple[str, int]:
     """Unpack a tar archive into the empty folder ``target``; gives digest and size of the contents.
+
+    With ``below`` the archive is one of a git host: all of it lies in one folder, of which only what is below that path
+    (empty: everything) is taken.
 
     Raises Refused: it is no archive, too large, or holds a path or a link that leads out. OSError.
     """
@@ -235,7 +238,7 @@ def unpack(archive: Path, target: Path, check: Check) -> tuple[str, int]:
     total = 0
     try:
         with tarfile.open(archive) as members:
-            for member in members:
+            for member in members if below is None else _members_below(members, PurePosixPath(below)):
                 entry = _checked(member, target, archive)
                 total += entry.size
                 if len(found) >= MOST_FILES or total > MOST_BYTES:
@@ -244,6 +247,14 @@ def unpack(archive: Path, target: Path, check: Check) -> tuple[str, int]:
     except tarfile.TarError as error:
         raise Refused(f"{archive} is no archive that can be read: {error}") from error
     return _digest(found), total
+
+
+def _members_below(members: tarfile.TarFile, below: PurePosixPath) -> Iterator[tarfile.TarInfo]:
+    for member in members:
+        inside = PurePosixPath(*PurePosixPath(member.name).parts[1:])
+        if not member.isdir() and inside.is_relative_to(below) and inside != below:
+            member.name = inside.relative_to(below).as_posix()
+            yield member
 
 
 def _checked(member: tarfile.TarInfo, target: Path, archive: Path) -> Entry:

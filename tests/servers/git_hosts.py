@@ -1,0 +1,323 @@
+"""Plays the APIs of GitHub, GitLab and Bitbucket over a real repository of git, as far as their descriptions say.
+
+One server for all: GitHub at ``/github`` (as an Enterprise: ``/api/v3`` is in front of its paths), GitLab at
+``/api/v4``, Bitbucket Cloud at ``/2.0`` with archives at ``/<workspace>``, Bitbucket Server at ``/rest/api/1.0``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+
+TOKEN = "good-token-1234"
+BASIC = "Basic dGVhbUBleGFtcGxlLm9yZzphcGktdG9rZW4="  # team@example.org:api-token
+
+
+@dataclass
+class Hosts:
+    """``repository`` is the bare repository that all of them show; ``private``: only to those who may."""
+
+    repository: Path
+    port: int = 0
+    private: bool = False
+    asked: list[str] = field(default_factory=list)
+    tokens: list[str | None] = field(default_factory=list)
+    replies: list[tuple[int, dict[str, str], object]] = field(default_factory=list)
+    """Answers in place of the next ones: status, headers, JSON."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def git(self, *arguments: str) -> bytes:
+        command = ["git", "-C", str(self.repository), *arguments]
+        return subprocess.run(command, check=True, capture_output=True).stdout
+
+    def named(self, ref: str) -> str | None:
+        """The commit of a ref; None: there is none."""
+        command = ["git", "-C", str(self.repository), "rev-parse", "--verify", "--quiet", "--end-of-options"]
+        found = subprocess.run([*command, f"{ref}^{{commit}}"], capture_output=True, text=True, check=False)
+        return found.stdout.strip() if found.returncode == 0 else None
+
+    def content(self, commit: str, path: str) -> bytes | None:
+        found = subprocess.run(
+            ["git", "-C", str(self.repository), "cat-file", "blob", f"{commit}:{path}"],
+            capture_output=True,
+            check=False,
+        )
+        return found.stdout if found.returncode == 0 else None
+
+    def archive(self, commit: str, path: str = "") -> bytes:
+        return self.git("archive", "--format=tar.gz", "--prefix=owner-name-1234567/", commit, *([path] if path else []))
+
+
+class Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def log_message(self, *arguments: Any) -> None:
+        """Nothing is printed."""
+
+    def do_GET(self) -> None:
+        hosts, parts = self.server.hosts, urlsplit(self.path)
+        hosts.asked.append(self.path)
+        hosts.tokens.append(self.headers.get("Authorization") or self.headers.get("PRIVATE-TOKEN"))
+        if hosts.replies:
+            self.say(*hosts.replies.pop(0))
+            return
+        self.query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        for prefix, play in (
+            ("/github/repos/owner/name", self._github),
+            ("/codeload/", self._codeload),
+            ("/api/v4/projects/", self._gitlab),
+            ("/2.0/repositories/team/name", self._cloud),
+            ("/team/name/get/", self._cloud_archive),
+            ("/rest/api/1.0/projects/PRJ/repos/name", self._server),
+        ):
+            if parts.path.startswith(prefix):
+                play(parts.path.removeprefix(prefix))
+                return
+        self.say(404, {}, {"message": "Not Found"})
+
+    def say(self, status: int, headers: dict[str, str], body: object = None) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if status != 304:
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if status != 304:
+            self.wfile.write(data)
+
+    def _may(self) -> bool:
+        given = self.headers.get("Authorization") or self.headers.get("PRIVATE-TOKEN") or ""
+        good = given in (TOKEN, f"Bearer {TOKEN}", BASIC)
+        if given and not good:
+            self.say(401, {}, {"message": "Bad credentials", "error": {"message": "Bad credentials"}})
+        elif self.server.hosts.private and not given:
+            self.say(404, {}, {"message": "Not Found", "error": {"message": "Repository not found"}})
+        else:
+            return True
+        return False
+
+    def _changed(self, etag: str) -> bool:
+        if self.headers.get("If-None-Match") == etag:
+            self.say(304, {"ETag": etag})
+            return False
+        return True
+
+    # GitHub
+
+    def _github(self, path: str) -> None:
+        hosts = self.server.hosts
+        if not self._may():
+            return
+        if path == "":
+            self.say(200, {"Content-Type": "application/json"}, {"full_name": "owner/name", "default_branch": "trunk"})
+        elif path.startswith("/commits/"):
+            ref = unquote(path.removeprefix("/commits/"))
+            commit = hosts.named(ref)
+            if commit is None:
+                self.say(422, {}, {"message": f"No commit found for SHA: {ref}"})
+                return
+            etag = f'"{hashlib.sha256(commit.encode()).hexdigest()}"'
+            if self._changed(etag):
+                assert self.headers["Accept"] == "application/vnd.github.sha"
+                self.say(200, {"ETag": etag, "Content-Type": "application/vnd.github.sha"}, commit.encode())
+        elif path.startswith("/contents/"):
+            name = unquote(path.removeprefix("/contents/"))
+            commit = self.query["ref"]
+            data = hosts.content(commit, name)
+            if data is not None:
+                self.say(200, {"Content-Type": "application/vnd.github.raw+json; charset=utf-8"}, data)
+            elif hosts.git("ls-tree", commit, f"{name}/"):
+                self.say(200, {"Content-Type": "application/json; charset=utf-8"}, [{"type": "file"}])
+            else:
+                self.say(404, {}, {"message": "Not Found"})
+        elif path.startswith("/tarball/"):
+            commit = path.removeprefix("/tarball/")
+            self.say(302, {"Location": f"http://localhost:{hosts.port}/codeload/{commit}?token=short-lived"}, b"")
+
+    def _codeload(self, commit: str) -> None:
+        """Another host: what is private must not come along."""
+        assert self.headers.get("Authorization") is None
+        self.say(200, {"Content-Type": "application/x-gzip"}, self.server.hosts.archive(commit))
+
+    # GitLab
+
+    def _gitlab(self, path: str) -> None:
+        hosts = self.server.hosts
+        if not self._may():
+            return
+        project, _, rest = path.partition("/")
+        if unquote(project) not in ("group/sub/name", "42"):
+            self.say(404, {}, {"message": "404 Project Not Found"})
+        elif rest == "":
+            self.say(200, {}, {"id": 42, "default_branch": "trunk"})
+        elif rest.startswith("repository/commits/"):
+            commit = hosts.named(unquote(rest.removeprefix("repository/commits/")))
+            if commit is None:
+                self.say(404, {}, {"message": "404 Commit Not Found"})
+            elif self._changed(f'W/"{commit[:8]}"'):
+                self.say(200, {"ETag": f'W/"{commit[:8]}"'}, {"id": commit, "short_id": commit[:8]})
+        elif found := re.fullmatch(r"repository/files/([^/]+)/raw", rest):
+            data = hosts.content(self.query["ref"], unquote(found[1]))
+            if data is None:
+                self.say(404, {}, {"message": "404 File Not Found"})
+            else:
+                self.say(200, {"Content-Type": "text/plain"}, data)
+        elif rest == "repository/archive.tar.gz":
+            self.say(200, {}, hosts.archive(self.query["sha"], self.query.get("path", "")))
+
+    # Bitbucket Cloud
+
+    def _cloud(self, path: str) -> None:
+        hosts = self.server.hosts
+        if not self._may():
+            return
+        if path == "":
+            self.say(200, {}, {"slug": "name", "mainbranch": {"name": "trunk", "type": "branch"}})
+            return
+        for prefix, place in (("/refs/branches/", "refs/heads/"), ("/refs/tags/", "refs/tags/"), ("/commit/", "")):
+            if path.startswith(prefix):
+                commit = hosts.named(place + unquote(path.removeprefix(prefix)))
+                if commit is None:
+                    self.say(404, {}, {"type": "error", "error": {"message": "No such ref"}})
+                else:
+                    self.say(200, {}, {"target": {"hash": commit}} if place else {"hash": commit})
+                return
+        commit, _, name = path.removeprefix("/src/").partition("/")
+        data = hosts.content(commit, unquote(name))
+        if data is None:
+            self.say(404, {}, {"type": "error", "error": {"message": f"No such file or directory: {name}"}})
+        else:
+            self.say(200, {}, data)
+
+    def _cloud_archive(self, name: str) -> None:
+        if self._may():
+            self.say(200, {}, self.server.hosts.archive(name.removesuffix(".tar.gz")))
+
+    # Bitbucket Server
+
+    def _server(self, path: str) -> None:
+        hosts = self.server.hosts
+        if not self._may():
+            return
+        if path == "":
+            self.say(200, {}, {"slug": "name", "project": {"key": "PRJ"}})
+        elif path == "/commits":
+            until = self.query.get("until", "HEAD")
+            commit = hosts.named(until)
+            if commit is None:
+                said = f"Commit '{until}' does not exist in repository 'name'."
+                self.say(404, {}, {"errors": [{"message": said, "exceptionName": "NoSuchCommitException"}]})
+            else:
+                self.say(200, {}, {"values": [{"id": commit}], "size": 1, "isLastPage": False, "limit": 1})
+        elif path.startswith("/raw/"):
+            data = hosts.content(self.query["at"], unquote(path.removeprefix("/raw/")))
+            if data is None:
+                self.say(404, {}, {"errors": [{"message": "The path does not exist at this revision."}]})
+            else:
+                self.say(200, {}, data)
+        elif path == "/archive":
+            self.say(200, {}, hosts.archive(self.query["at"], self.query.get("path", "")))
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    hosts: Hosts
+
+    def handle_error(self, *arguments: Any) -> None:
+        """A client that went away is part of the tests."""
+
+
+FILES = {
+    "flows/etl.py": "from flow_agent import flow\n\nfrom lib.steps import double\n\n\n@flow(name='etl')\n"
+    "def etl(n: int = 2):\n    return double(n)\n",
+    "flows/lib/__init__.py": "",
+    "flows/lib/steps.py": "def double(n):\n    return 2 * n\n",
+    "alone.py": "from flow_agent import flow\n\n\n@flow(name='alone')\ndef alone():\n    return 'first'\n",
+    "docs/readme.md": "# Flows\n",
+}
+
+
+@dataclass
+class Work:
+    """A clone that somebody works in."""
+
+    folder: Path
+    bare: Path
+
+    def git(self, *arguments: str) -> str:
+        config = ["-c", "user.name=author", "-c", "user.email=author@example.org", "-c", "init.defaultBranch=trunk"]
+        command = ["git", *config, "-C", str(self.folder), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def write(self, **files: str) -> None:
+        """Files by their paths, with ``__`` for ``/`` and ``_py`` for ``.py``."""
+        for name, text in files.items():
+            (self.folder / name.replace("__", "/").replace("_py", ".py")).write_text(text)
+
+    def push(self, message: str = "change") -> str:
+        """The commit of all that has changed, now in the bare repository."""
+        self.git("add", "-A")
+        self.git("commit", "-q", "--allow-empty", "-m", message)
+        self.git("push", "-q", "origin", "HEAD")
+        return self.git("rev-parse", "HEAD")
+
+
+@pytest.fixture
+def work(tmp_path: Path, work_template: Path) -> Work:
+    """A repository with branch trunk (the default), branch feature/x, and tag v1.0."""
+    shutil.copytree(work_template, tmp_path / "git")
+    return Work(tmp_path / "git" / "clone", tmp_path / "git" / "repository.git")
+
+
+@pytest.fixture(scope="session")
+def work_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``work`` is a copy of."""
+    top = tmp_path_factory.mktemp("git")
+    bare, folder = top / "repository.git", top / "clone"
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "trunk", bare], check=True)
+    folder.mkdir()
+    made = Work(folder, bare)
+    made.git("init", "-q")
+    made.git("remote", "add", "origin", "../repository.git")
+    for name, text in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    made.push("first")
+    made.git("tag", "-a", "v1.0", "-m", "first version")
+    made.git("push", "-q", "origin", "v1.0")
+    made.git("checkout", "-q", "-b", "feature/x")
+    made.write(alone_py=FILES["alone.py"].replace("first", "feature"))
+    made.push("feature")
+    made.git("checkout", "-q", "trunk")
+    return top
+
+
+@pytest.fixture
+def git_hosts(work: Work) -> Iterator[Hosts]:
+    server = Server(("127.0.0.1", 0), Answers)
+    server.hosts = Hosts(work.bare, server.server_port)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    with server:
+        thread.start()
+        try:
+            yield server.hosts
+        finally:
+            server.shutdown()
+            thread.join()
