@@ -11,10 +11,11 @@ import pytest
 
 from flow_agent import Flow
 from flow_agent.errors import FetchError, RegistrationError, SecretNotFound
-from flow_agent.hosts import bitbucket
+from flow_agent.hosts import bitbucket, codecommit, http
 from flow_agent.model import Reason, Registration
+from flow_agent.objects import s3
 from flow_agent.registration import build_registrations
-from flow_agent.storages import Bitbucket, GitHub, GitLab
+from flow_agent.storages import Bitbucket, CodeCommit, GitHub, GitLab
 from flow_agent.testing.storage_contract import Secrets, StorageContract
 from servers.git_hosts import FILES, TOKEN, Hosts, Work
 from servers.proxy import FaultProxy
@@ -146,7 +147,77 @@ class HostTests(StorageContract):
         registered(make(path="alone.py"))
         assert git_hosts.asked == []
 
-    # Tokens
+    # Errors
+
+    @pytest.mark.parametrize(
+        ("status", "headers", "transient", "after"),
+        [
+            (503, {}, True, None),
+            (502, {"Retry-After": "7"}, True, 7.0),
+            (429, {"Retry-After": "9"}, True, 9.0),
+            (401, {}, False, None),
+            (403, {}, False, None),
+            (400, {}, False, None),
+        ],
+    )
+    async def test_each_answer_has_its_meaning(
+        self,
+        status: int,
+        headers: dict[str, str],
+        transient: bool,
+        after: float | None,
+        make: Make,
+        into: Path,
+        secrets: Secrets,
+        git_hosts: Hosts,
+    ) -> None:
+        storage = make(path="alone.py")
+        git_hosts.replies = [(status, headers, {"message": "because"})]
+        with pytest.raises(FetchError, match=str(status)) as caught:
+            await storage.fetch(registered(storage), into, secrets)
+        assert (caught.value.transient, caught.value.retry_after) == (transient, after)
+
+    @pytest.mark.parametrize("fault", ["refused", "reset", "cut", "hang"])
+    async def test_what_may_pass_is_transient(
+        self, fault: str, make: Make, into: Path, secrets: Secrets, git_hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(http, "ANSWER_WITHIN", 1.0)
+        monkeypatch.setattr(codecommit, "ANSWER_WITHIN", 1.0)
+        with FaultProxy(git_hosts.port) as proxy:
+            storage = make(url=proxy.url, path="alone.py")
+            match fault:
+                case "refused":
+                    proxy.refuse()
+                case "reset":
+                    proxy.reset = True
+                case "cut":
+                    proxy.cut = 60
+                case "hang":
+                    proxy.hang = "head"
+            began = time.monotonic()
+            with pytest.raises(FetchError) as caught:
+                await storage.fetch(registered(storage), into, secrets)
+            assert caught.value.transient, caught.value
+            assert time.monotonic() - began < 10
+
+    async def test_a_folder_where_a_file_should_be_is_said(self, make: Make, into: Path, secrets: Secrets) -> None:
+        storage = make(path="flows")
+        with pytest.raises(FetchError) as caught:
+            await storage.fetch(registered(storage), into, secrets)
+        assert not caught.value.transient
+
+    async def test_a_link_out_of_the_repository_is_refused(
+        self, make: Make, into: Path, secrets: Secrets, work: Work
+    ) -> None:
+        (work.folder / "flows" / "out").symlink_to("/etc/passwd")
+        work.push()
+        storage = make(path="flows/etl.py", root="flows")
+        with pytest.raises(FetchError, match="leads out"):
+            await storage.fetch(registered(storage), into, secrets)
+
+
+class TokenTests(HostTests):
+    """Hosts where ``access_token_secret`` names the credentials."""
 
     async def test_a_named_token_is_sent_and_stands_nowhere(
         self, make: Make, into: Path, secrets: Secrets, git_hosts: Hosts
@@ -195,77 +266,8 @@ class HostTests(StorageContract):
         assert await self.alone(storage, into, defaults, made) == "first"
         assert all(token and TOKEN in token for token in git_hosts.tokens)
 
-    # Errors
 
-    @pytest.mark.parametrize(
-        ("status", "headers", "transient", "after"),
-        [
-            (503, {}, True, None),
-            (502, {"Retry-After": "7"}, True, 7.0),
-            (429, {"Retry-After": "9"}, True, 9.0),
-            (401, {}, False, None),
-            (403, {}, False, None),
-            (400, {}, False, None),
-        ],
-    )
-    async def test_each_answer_has_its_meaning(
-        self,
-        status: int,
-        headers: dict[str, str],
-        transient: bool,
-        after: float | None,
-        make: Make,
-        into: Path,
-        secrets: Secrets,
-        git_hosts: Hosts,
-    ) -> None:
-        storage = make(path="alone.py")
-        git_hosts.replies = [(status, headers, {"message": "because"})]
-        with pytest.raises(FetchError, match=str(status)) as caught:
-            await storage.fetch(registered(storage), into, secrets)
-        assert (caught.value.transient, caught.value.retry_after) == (transient, after)
-
-    @pytest.mark.parametrize("fault", ["refused", "reset", "cut", "hang"])
-    async def test_what_may_pass_is_transient(
-        self, fault: str, make: Make, into: Path, secrets: Secrets, git_hosts: Hosts, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from flow_agent.hosts import http  # noqa: PLC0415 - its limit is changed
-
-        monkeypatch.setattr(http, "ANSWER_WITHIN", 1.0)
-        with FaultProxy(git_hosts.port) as proxy:
-            storage = make(url=proxy.url, path="alone.py")
-            match fault:
-                case "refused":
-                    proxy.refuse()
-                case "reset":
-                    proxy.reset = True
-                case "cut":
-                    proxy.cut = 60
-                case "hang":
-                    proxy.hang = "head"
-            began = time.monotonic()
-            with pytest.raises(FetchError) as caught:
-                await storage.fetch(registered(storage), into, secrets)
-            assert caught.value.transient, caught.value
-            assert time.monotonic() - began < 10
-
-    async def test_a_folder_where_a_file_should_be_is_said(self, make: Make, into: Path, secrets: Secrets) -> None:
-        storage = make(path="flows")
-        with pytest.raises(FetchError) as caught:
-            await storage.fetch(registered(storage), into, secrets)
-        assert not caught.value.transient
-
-    async def test_a_link_out_of_the_repository_is_refused(
-        self, make: Make, into: Path, secrets: Secrets, work: Work
-    ) -> None:
-        (work.folder / "flows" / "out").symlink_to("/etc/passwd")
-        work.push()
-        storage = make(path="flows/etl.py", root="flows")
-        with pytest.raises(FetchError, match="leads out"):
-            await storage.fetch(registered(storage), into, secrets)
-
-
-class TestGitHub(HostTests):
+class TestGitHub(TokenTests):
     @pytest.fixture
     def make(self, git_hosts: Hosts) -> Make:
         def make(*, url: str | None = None, **given: Any) -> GitHub:
@@ -300,7 +302,7 @@ class TestGitHub(HostTests):
         assert "GITHUB_ACCESS_TOKEN" in str(caught.value.hint)
 
 
-class TestGitLab(HostTests):
+class TestGitLab(TokenTests):
     @pytest.fixture
     def make(self, git_hosts: Hosts) -> Make:
         def make(*, url: str | None = None, **given: Any) -> GitLab:
@@ -312,7 +314,7 @@ class TestGitLab(HostTests):
         assert await self.alone(GitLab(42, host=git_hosts.url, path="alone.py"), into, secrets) == "first"
 
 
-class TestBitbucketCloud(HostTests):
+class TestBitbucketCloud(TokenTests):
     @pytest.fixture
     def make(self, git_hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> Make:
         def make(*, url: str | None = None, **given: Any) -> Bitbucket:
@@ -332,13 +334,48 @@ class TestBitbucketCloud(HostTests):
         assert all(token and token.startswith("Basic ") for token in git_hosts.tokens)
 
 
-class TestBitbucketServer(HostTests):
+class TestBitbucketServer(TokenTests):
     @pytest.fixture
     def make(self, git_hosts: Hosts) -> Make:
         def make(*, url: str | None = None, **given: Any) -> Bitbucket:
             return Bitbucket(project="PRJ", repo="name", host=url or git_hosts.url, **given)
 
         return make
+
+
+class TestCodeCommit(HostTests):
+    @pytest.fixture
+    def make(self, git_hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> Make:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        s3._sessions.clear()
+
+        def make(*, url: str | None = None, ref: str | None = None, **given: Any) -> CodeCommit:
+            options = {"region_name": "us-east-1", "endpoint_url": url or git_hosts.url}
+            return CodeCommit("name", commit=ref, client_options=options, **given)
+
+        return make
+
+    async def test_a_commit_is_that_commit_whole_or_short(
+        self, make: Make, into: Path, secrets: Secrets, work: Work
+    ) -> None:
+        """CodeCommit knows whole names only."""
+        old = work.git("rev-parse", "HEAD")
+        work.write(alone_py=FILES["alone.py"].replace("first", "second"))
+        work.push()
+        for ref, gives in ((None, "second"), (old, "first"), ("refs/heads/trunk", "second")):
+            assert await self.alone(make(path="alone.py", ref=ref), into, secrets) == gives
+
+    async def test_a_link_out_of_the_repository_is_refused(
+        self, make: Make, into: Path, secrets: Secrets, work: Work
+    ) -> None:
+        """Links are listed apart from files, and left out."""
+        (work.folder / "flows" / "out").symlink_to("/etc/passwd")
+        work.push()
+        await make(path="flows/etl.py", root="flows").fetch(
+            registered(make(path="flows/etl.py", root="flows")), into, secrets
+        )
+        assert not (into / "payload" / "out").exists()
 
 
 # What does not fit

@@ -1,4 +1,4 @@
-"""Plays the APIs of GitHub, GitLab and Bitbucket over a real repository of git, as far as their descriptions say.
+"""Plays the APIs of GitHub, GitLab, Bitbucket and CodeCommit over a real repository of git, as they are described.
 
 One server for all: GitHub at ``/github`` (as an Enterprise: ``/api/v3`` is in front of its paths), GitLab at
 ``/api/v4``, Bitbucket Cloud at ``/2.0`` with archives at ``/<workspace>``, Bitbucket Server at ``/rest/api/1.0``.
@@ -6,6 +6,7 @@ One server for all: GitHub at ``/github`` (as an Enterprise: ``/api/v3`` is in f
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -118,6 +119,59 @@ class Answers(BaseHTTPRequestHandler):
             self.say(304, {"ETag": etag})
             return False
         return True
+
+    # CodeCommit
+
+    def do_POST(self) -> None:
+        """The JSON protocol of AWS; signatures are not looked at."""
+        hosts = self.server.hosts
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        hosts.asked.append(self.headers["X-Amz-Target"])
+        if hosts.replies:
+            status, headers, body = hosts.replies.pop(0)
+            self.say(status, headers, body)
+            return
+        if asked["repositoryName"] != "name":
+            self._no("RepositoryDoesNotExistException")
+            return
+        match self.headers["X-Amz-Target"].partition(".")[2]:
+            case "GetRepository":
+                self.say(200, {}, {"repositoryMetadata": {"repositoryName": "name", "defaultBranch": "trunk"}})
+            case "GetBranch":
+                commit = hosts.named(f"refs/heads/{asked['branchName']}")
+                branch = {"branchName": asked["branchName"], "commitId": commit}
+                self.say(200, {}, {"branch": branch}) if commit else self._no("BranchDoesNotExistException")
+            case "GetFile":
+                self._file(hosts.named(asked["commitSpecifier"]), asked["filePath"])
+            case "GetFolder":
+                self._folder(hosts.named(asked["commitSpecifier"]), asked["folderPath"].strip("/"))
+
+    def _no(self, kind: str) -> None:
+        self.say(400, {"x-amzn-ErrorType": kind}, {"__type": kind, "message": "because"})
+
+    def _file(self, commit: str | None, path: str) -> None:
+        data = self.server.hosts.content(commit, path) if commit else None
+        if data is None:
+            self._no("FileDoesNotExistException" if commit else "CommitDoesNotExistException")
+            return
+        content = base64.b64encode(data).decode()
+        facts = {"commitId": commit, "blobId": "0" * 40, "filePath": path, "fileMode": "NORMAL", "fileSize": len(data)}
+        self.say(200, {}, {**facts, "fileContent": content})
+
+    def _folder(self, commit: str | None, path: str) -> None:
+        hosts = self.server.hosts
+        if commit is None or (path and not hosts.git("ls-tree", commit, path)):
+            self._no("FolderDoesNotExistException" if commit else "CommitDoesNotExistException")
+            return
+        listed = hosts.git("ls-tree", commit, f"{path}/" if path else ".").decode().splitlines()
+        folders, files = [], []
+        for line in listed:
+            (mode, kind, name), _, place = line.partition("\t")[0].split(), "", line.partition("\t")[2]
+            if kind == "tree":
+                folders.append({"treeId": name, "absolutePath": place, "relativePath": place})
+            elif mode != "120000":
+                files.append({"blobId": name, "absolutePath": place, "relativePath": place, "fileMode": "NORMAL"})
+        self.say(200, {}, {"commitId": commit, "folderPath": path, "subFolders": folders, "files": files})
 
     # GitHub
 

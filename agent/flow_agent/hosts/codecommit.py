@@ -45,23 +45,27 @@ class CodeCommitRepository(Repository):
         self.where = f"codecommit://{repo}"
         self.credentials = client.credentials
 
-    async def _call(self, what: str, verb: str, **arguments: Any) -> Mapping[str, Any]:
+    async def _call(self, what: str, verb: str, field: str, **arguments: Any) -> Mapping[str, Any]:
+        """The answer to ``verb``, which has ``field``: one that is cut off comes from boto3 as success without any."""
         work = partial(getattr(self._client.sdk, verb), **arguments)
         try:
-            return await self._client.call(what, ANSWER_WITHIN, work)
+            answer: Mapping[str, Any] = await self._client.call(what, ANSWER_WITHIN, work)
         except StoreError as error:
             if aws_errors.code(error.__cause__).endswith(MISSING):
                 raise StoreError(
                     str(error), transient=False, missing=True, hint="see repository, commit and path"
                 ) from (error.__cause__)
             raise
+        if field not in answer:
+            raise StoreError(f"{what}: the answer has no {field}; is this CodeCommit?", transient=True)
+        return answer
 
     async def commit(self, ref: str | None, known: Commit | None = None) -> Commit | None:
         """See :meth:`Repository.commit`."""
         what = f"{self.where}, {ref or 'default branch'}"
         branch = ref
         if ref is None:
-            facts = await self._call(what, "get_repository", repositoryName=self._repo)
+            facts = await self._call(what, "get_repository", "repositoryMetadata", repositoryName=self._repo)
             branch = facts["repositoryMetadata"].get("defaultBranch")
             if branch is None:
                 raise StoreError(f"{what}: the repository is empty", transient=False, missing=True)
@@ -71,7 +75,7 @@ class CodeCommitRepository(Repository):
     async def _branch(self, what: str, name: str) -> str | None:
         try:
             found = await self._call(
-                what, "get_branch", repositoryName=self._repo, branchName=name.removeprefix("refs/heads/")
+                what, "get_branch", "branch", repositoryName=self._repo, branchName=name.removeprefix("refs/heads/")
             )
         except StoreError as error:
             if aws_errors.code(error.__cause__) not in ("BranchDoesNotExistException", "InvalidBranchNameException"):
@@ -81,18 +85,15 @@ class CodeCommitRepository(Repository):
 
     async def _other(self, what: str, name: str) -> str:
         """A tag, or a commit: nothing but reading a folder takes both."""
-        found = await self._folder(what, name, "/")
+        arguments = {"repositoryName": self._repo, "commitSpecifier": name, "folderPath": "/"}
+        found = await self._call(what, "get_folder", "commitId", **arguments)
         return str(found["commitId"])
-
-    async def _folder(self, what: str, commit: str, path: str) -> Mapping[str, Any]:
-        return await self._call(
-            what, "get_folder", repositoryName=self._repo, commitSpecifier=commit, folderPath=path or "/"
-        )
 
     async def file(self, commit: str, path: str, into: Path) -> str:
         """See :meth:`Repository.file`; CodeCommit gives files of at most 6 MB."""
         what = f"{self.where}, {path} at {commit[:12]}"
-        found = await self._call(what, "get_file", repositoryName=self._repo, commitSpecifier=commit, filePath=path)
+        arguments = {"repositoryName": self._repo, "commitSpecifier": commit, "filePath": path}
+        found = await self._call(what, "get_file", "fileContent", **arguments)
         data: bytes = found["fileContent"]
 
         def write() -> str:
@@ -106,21 +107,20 @@ class CodeCommitRepository(Repository):
         """See :meth:`Repository.folder`; there are no archives, so it is fetched file by file."""
         await anyio.Path(into).mkdir(mode=0o700, parents=True, exist_ok=True)
         what = f"{self.where}, {path or 'repository'} at {commit[:12]}"
-        files: list[tuple[str, str, bool]] = []
+        files: list[tuple[str, bool]] = []
         left = [path]
         while left:
-            found = await self._folder(what, commit, left.pop())
+            arguments = {"repositoryName": self._repo, "commitSpecifier": commit, "folderPath": left.pop() or "/"}
+            found = await self._call(what, "get_folder", "commitId", **arguments)
             left += [each["absolutePath"] for each in found.get("subFolders", ())]
-            files += [
-                (each["absolutePath"], each["absolutePath"], each.get("fileMode") == "EXECUTABLE")
-                for each in found.get("files", ())
-            ]
+            found_here = found.get("files", ())
+            files += [(each["absolutePath"], each.get("fileMode") == "EXECUTABLE") for each in found_here]
             if len(files) > MOST_FILES:
                 raise StoreError(f"{what} holds more than {MOST_FILES} files", transient=False)
         limit, failed = anyio.CapacityLimiter(AT_ONCE), list[StoreError | OSError]()
 
-        async def take(key: str, place: str, runs: bool) -> None:
-            target = into / place
+        async def take(key: str, runs: bool) -> None:
+            target = into / posixpath.relpath(key, path or ".")
             try:
                 async with limit:
                     target.parent.mkdir(parents=True, exist_ok=True)
@@ -131,12 +131,11 @@ class CodeCommitRepository(Repository):
                 tasks.cancel_scope.cancel()
 
         async with anyio.create_task_group() as tasks:
-            for key, place, runs in files:
-                below = posixpath.relpath(place, path or ".")
-                tasks.start_soon(take, key, below, runs, name=f"fetch {below}")
+            for key, runs in files:
+                tasks.start_soon(take, key, runs, name=f"fetch {key}")
         if failed:
             raise failed[0]
 
     async def check(self) -> None:
         """See :meth:`Repository.check`."""
-        await self._call(self.where, "get_repository", repositoryName=self._repo)
+        await self._call(self.where, "get_repository", "repositoryMetadata", repositoryName=self._repo)
