@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -123,6 +124,8 @@ def _configured(env: Mapping[str, str | Mapping[str, str]], secrets: Mapping[str
 def _interpreter(registration: Registration) -> str | None:
     """The interpreter that registered the flow, where it is another one than ours and still there."""
     path = registration.interpreter
+    if registration.kind == "module" and registration.location.get("host") != socket.gethostname():
+        return None
     if path is None or path == sys.executable or not os.access(path, os.X_OK):
         return None
     return path

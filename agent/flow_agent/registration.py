@@ -81,7 +81,7 @@ def _registration(flow: Flow, stored: Stored, added: frozenset[str]) -> Registra
         python=f"{sys.version_info[0]}.{sys.version_info[1]}" if stored.kind == "pickle" else None,
         cloudpickle=stored.cloudpickle,
         # Elsewhere there is no such program.
-        interpreter=sys.executable or None if storage.same_machine else None,
+        interpreter=sys.executable or None if storage.same_machine or storage.of_interpreter else None,
         labels=tuple(sorted(checked(labels))),
         launcher=getattr(run_config, "launcher", None),
         run_config=run_config.describe() if run_config is not None else {},

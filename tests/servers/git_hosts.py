@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -318,7 +319,9 @@ class Work:
     def git(self, *arguments: str) -> str:
         config = ["-c", "user.name=author", "-c", "user.email=author@example.org", "-c", "init.defaultBranch=trunk"]
         command = ["git", *config, "-C", str(self.folder), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        # Where git-lfs is installed for all, it would want its server's word.
+        env = {**os.environ, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout.strip()
 
     def write(self, **files: str) -> None:
         """Files by their paths, with ``__`` for ``/`` and ``_py`` for ``.py``."""

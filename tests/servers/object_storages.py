@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -59,6 +59,12 @@ class ObjectStorageTests(StorageContract):
     @pytest.fixture
     def port(self) -> int:
         raise AssertionError("each server has its own")
+
+    @pytest.fixture(autouse=True)
+    async def kept(self, anyio_backend: str) -> AsyncIterator[None]:
+        """As in the agent: clients stay open."""
+        async with clients():
+            yield
 
     @pytest.fixture(autouse=True)
     def environment(self, own_home: Path, values: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

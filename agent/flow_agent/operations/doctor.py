@@ -27,6 +27,10 @@ WITHIN = 25.0
 LITTLE = 1_000_000_000
 """Bytes of free disk below which a warning is due."""
 NOWHERE = "DOCTOR_NOT_THERE"
+INSIDE = frozenset(
+    {"key", "blob_name", "location", "prefix", "stored_as_script", "secrets", "path", "root", "ref", "commit"}
+)
+"""What says which part of a store is used: one look at the store is enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +116,8 @@ def _stores(registrations: Sequence[Registration]) -> list[tuple[str, str, Mappi
         for group, description in pairs:
             if description is None or not hasattr(load(group, description["type"]), "connect"):
                 continue
-            bucket = description.get("bucket") or description.get("container") or ""
+            bucket = next((description[name] for name in ("bucket", "container", "repo") if description.get(name)), "")
             kind = str(description["type"])
-            where = {k: v for k, v in description.items() if k not in ("key", "blob_name", "location", "prefix")}
-            where.pop("stored_as_script", None)
-            where.pop("secrets", None)
+            where = {k: v for k, v in description.items() if k not in INSIDE}
             found.setdefault(f"{kind} {sorted(where.items(), key=str)}", (f"{kind} {bucket}", group, description))
     return [found[key] for key in sorted(found)]

@@ -73,6 +73,33 @@ def _free(name: str, file: Path) -> bool:
     return name not in sys.stdlib_module_names
 
 
+def flow_of_module(name: str, attribute: str | None, flow: str) -> Flow:
+    """The flow called ``flow`` of the installed module ``name``: one of its flows, or what ``attribute`` is or makes.
+
+    Raises LookupError: there is no such module, attribute or flow. Whatever the module raises.
+    """
+    try:
+        with loading():
+            module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise LookupError(f"there is no module {name} in {sys.executable}: {error}") from None
+    if attribute is None:
+        return find_flow(module, flow)
+    found: object = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise LookupError(f"module {name} has no {attribute}")
+        found = getattr(found, part)
+    if not isinstance(found, Flow) and callable(found):
+        found = found()
+    if isinstance(found, Flow) and found.name == flow:
+        return found
+    what = f"the flow {found.name!r}" if isinstance(found, Flow) else f"a {type(found).__name__}"
+    raise LookupError(f"{name}:{attribute} is {what}, expected the flow {flow!r}, or a function that makes it")
+
+
 def flows_of(module: ModuleType) -> list[Flow]:
     """The flows among the module's names, each once, in the order in which they were made."""
     found = {id(value): value for value in vars(module).values() if isinstance(value, Flow)}

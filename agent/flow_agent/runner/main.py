@@ -118,11 +118,14 @@ def _load(message: dict[str, Any]) -> Callable[..., Any] | None:
         return _unpickle(os.path.join(folder, payload["path"]), message["python"])
     from pathlib import Path
 
-    from flow_agent.runner.load import find_flow, load_script
+    from flow_agent.runner.load import find_flow, flow_of_module, load_script
 
-    module = load_script(Path(folder, payload["root"]), payload["path"])
+    found: Callable[..., Any] | None
     try:
-        found: Callable[..., Any] | None = find_flow(module, payload["flow"]).function
+        if payload["kind"] == "module":
+            found = flow_of_module(payload["module"], payload["attribute"], payload["flow"]).function
+        else:
+            found = find_flow(load_script(Path(folder, payload["root"]), payload["path"]), payload["flow"]).function
     except LookupError as error:
         raise Refused("flow_not_found", str(error.args[0])) from None
     return found

@@ -10,12 +10,28 @@ if TYPE_CHECKING:
     from flow_agent.storages.bitbucket import Bitbucket
     from flow_agent.storages.codecommit import CodeCommit
     from flow_agent.storages.gcs import GCS
+    from flow_agent.storages.git import Git
     from flow_agent.storages.github import GitHub
     from flow_agent.storages.gitlab import GitLab
     from flow_agent.storages.local import Local
+    from flow_agent.storages.module import Module
     from flow_agent.storages.s3 import S3
+    from flow_agent.storages.webhook import Webhook
 
-__all__ = ["GCS", "S3", "Azure", "Bitbucket", "CodeCommit", "GitHub", "GitLab", "Local", "Storage"]
+__all__ = [
+    "GCS",
+    "S3",
+    "Azure",
+    "Bitbucket",
+    "CodeCommit",
+    "Git",
+    "GitHub",
+    "GitLab",
+    "Local",
+    "Module",
+    "Storage",
+    "Webhook",
+]
 
 _MODULES = {name: "base" if name == "Storage" else name.lower() for name in __all__}
 

@@ -48,6 +48,8 @@ class Storage(ABC):
 
     same_machine: ClassVar[bool] = False
     """Whether what is stored can be reached from the registering machine only."""
+    of_interpreter: ClassVar[bool] = False
+    """Whether what is stored lies among the packages of the interpreter that registers it."""
     remote: bool = False
     """Whether fetching goes over a network, so that what was fetched is worth keeping on the agent's machine."""
 

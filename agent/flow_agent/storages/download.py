@@ -59,27 +59,36 @@ async def one(store: ObjectStore, registration: Registration, into: Path, known:
             validator=facts.validator,
         )
 
-    script = location["script"]
+    return Fetched(
+        payload={"kind": "script", "root": "payload", "path": location["script"], "flow": registration.flow},
+        revision=facts.revision,
+        digest=await placed(registration, file, into / "payload", facts.digest),
+        validator=facts.validator,
+    )
+
+
+async def placed(registration: Registration, file: Path, folder: Path, digest: str) -> str:
+    """Put the script, or the archive of a folder, that lies in ``file`` into ``folder``; gives the payload's digest.
+
+    ``digest`` is that of the file itself.
+
+    Raises FetchError: the script is not in it. Refused, OSError.
+    """
+    location = registration.location
 
     def place() -> str:
-        folder = into / "payload"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         if not location.get("archive"):
-            file.rename(folder / script)
-            return facts.digest
-        digest, _ = payload.unpack(file, folder, from_thread.check_cancelled)
+            file.rename(folder / location["script"])
+            return digest
+        found, _ = payload.unpack(file, folder, from_thread.check_cancelled)
         file.unlink()
-        if not (folder / script).is_file():
+        if not (folder / location["script"]).is_file():
             raise _lacks(registration, location["key"])
-        return digest
+        return found
 
-    return Fetched(
-        payload={"kind": "script", "root": "payload", "path": script, "flow": registration.flow},
-        revision=facts.revision,
-        digest=await to_thread.run_sync(place),
-        validator=facts.validator,
-    )
+    return await to_thread.run_sync(place)
 
 
 async def _object(store: ObjectStore, registration: Registration, file: Path, known: str | None) -> Facts | None:
@@ -159,7 +168,7 @@ def _places(prefix: str, listed: Sequence[Listed], where: str) -> dict[str, str]
 def _lacks(registration: Registration, what: str) -> FetchError:
     location = registration.location
     return FetchError(
-        f"flow {registration.flow!r}: {what} in {location['bucket']} holds no {location['script']}",
+        f"flow {registration.flow!r}: {what} in {location.get('bucket', 'the archive')} holds no {location['script']}",
         transient=False,
         reason=Reason.FLOW_NOT_FOUND,
         hint="register the flow again",

@@ -41,6 +41,8 @@ class RepositoryStorage(Storage):
 
     remote = True
     default_label: ClassVar[str]
+    flow_name: str | None = None
+    """What the flow is called in the file, where that is not its name."""
     path_name: ClassVar[str] = "path"
     """What the argument ``path`` is called."""
     ref_name: ClassVar[str] = "ref"
@@ -167,7 +169,12 @@ class RepositoryStorage(Storage):
                     return None
                 digest = await checkout.payload_of(repository, found.name, self, location, into)
         return Fetched(
-            payload={"kind": "script", "root": "payload", "path": location["script"], "flow": registration.flow},
+            payload={
+                "kind": "script",
+                "root": "payload",
+                "path": location["script"],
+                "flow": self.flow_name or registration.flow,
+            },
             revision=found.name,
             digest=digest,
             validator=found.validator,
