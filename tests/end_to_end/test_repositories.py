@@ -1,0 +1,59 @@
+"""Scripts in repositories: push, and the next run takes it, without registering again."""
+
+from __future__ import annotations
+
+import pytest
+
+from command import Cli
+from servers.git_hosts import FILES, TOKEN, Hosts, Work
+from servers.git_servers import GitHTTP
+
+FLOW = """
+from flow_agent import flow
+from flow_agent.storages import Git, GitHub
+
+STORAGE = {storage}
+
+@flow(name="alone", storage=STORAGE)
+def alone():
+    return "of the registering machine"
+"""
+
+
+@pytest.mark.parametrize("kind", ["GitHub", "Git"])
+def test_what_is_pushed_is_the_next_run(kind: str, cli: Cli, git_hosts: Hosts, git_http: GitHTTP, work: Work) -> None:
+    git_hosts.private = True
+    git_http.login = f"me:{TOKEN}"
+    storage = {
+        "GitHub": f"GitHub('owner/name', 'alone.py', access_token_secret='A_TOKEN', base_url='{git_hosts.url}/github')",
+        "Git": f"Git('alone.py', '{git_http.url}/repository.git', git_token_secret_name='A_TOKEN',"
+        " git_token_username='me')",
+    }[kind]
+    cli("secrets", "set", "A_TOKEN", stdin=f"{TOKEN}\n")
+    cli("register", str(cli.write("alone.py", FLOW.format(storage=storage))))
+    label = {"GitHub": "github-flow-storage", "Git": "git-flow-storage"}[kind]
+    first = work.git("rev-parse", "HEAD")
+    runs = cli.submit("alone", "--count", "3")
+    cli("start", "--until-empty", "-l", label)
+    assert [cli("result", run) for run in runs] == ["first\n"] * 3
+    assert cli.show(runs[0])["revision"] == first
+    work.write(alone_py=FILES["alone.py"].replace("first", "second"))
+    second = work.push()
+    (run,) = cli.submit("alone")
+    cli("start", "--until-empty", "-l", label, "--log-level", "debug")
+    assert cli("result", run) == "second\n"
+    assert cli.show(run)["revision"] == second
+    assert {check["state"] for check in cli.json("doctor")} == {"ok"}
+    for path in cli.home.rglob("*"):
+        if path.is_file() and not path.is_symlink() and path.name != "secrets.json":
+            assert TOKEN.encode() not in path.read_bytes(), path
+
+
+def test_a_pinned_flow_stays_what_it_was(cli: Cli, git_hosts: Hosts, work: Work) -> None:
+    storage = f"GitHub('owner/name', 'alone.py', pin=True, base_url='{git_hosts.url}/github')"
+    cli("register", str(cli.write("alone.py", FLOW.format(storage=storage))))
+    work.write(alone_py=FILES["alone.py"].replace("first", "second"))
+    work.push()
+    (run,) = cli.submit("alone")
+    cli("start", "--until-empty", "-l", "github-flow-storage")
+    assert cli("result", run) == "first\n"
