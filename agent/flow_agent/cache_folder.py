@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -114,6 +115,8 @@ class CacheFolder:
         if size > self._limit:
             return None
         place = f"{found.digest}-{registration.kind}"
+        if registration.kind == "script":  # the digest of a single file does not tell what it is called
+            place += f"-{hashlib.sha256(str(found.payload['path']).encode()).hexdigest()[:12]}"
         objects, index = self._folder / "objects", self._folder / "index"
         make_private(objects)
         make_private(index)

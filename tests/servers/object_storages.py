@@ -242,6 +242,7 @@ class ObjectStorageTests(StorageContract):
                 proxy.hang = "body"
         error = await self.failure(storage, pickled, secrets, into)
         assert error.transient, error
+        assert "cannot be written" not in str(error)  # what is said of the disk
 
     def modules(self) -> list[Any]:
         """Those that hold time limits."""

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,24 @@ async def test_payloads_of_different_storages_do_not_wait_for_each_other(
             await cache.fetch(quick, followed(key="quick"), into(), NOBODY)
         tasks.cancel_scope.cancel()
     assert quick.fetched == 1
+
+
+async def test_files_of_one_content_keep_their_names(cache: Cache, into: Callable[[], Path]) -> None:
+    class Named(Remote):
+        async def fetch(
+            self, registration: Registration, into: Path, secrets: Any, known: str | None = None
+        ) -> Fetched | None:
+            found = await super().fetch(registration, into, secrets, known)
+            assert found is not None
+            name = registration.location["script"]
+            (into / "payload" / "flow.py").rename(into / "payload" / name)
+            return replace(found, payload={**found.payload, "path": name})
+
+    for name in ("a.py", "b.py"):
+        folder = into()
+        found = await cache.fetch(Named(b"one"), followed(script=name), folder, NOBODY)
+        assert (folder / "payload" / found.payload["path"]).name == name
+        assert (folder / "payload" / name).is_file()
 
 
 async def test_who_has_other_credentials_asks_himself(cache: Cache, into: Callable[[], Path]) -> None:

@@ -61,6 +61,11 @@ def status(error: BaseException | None) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def is_of_sdk(error: BaseException) -> bool:
+    """Whether boto3 raised it, and not the disk."""
+    return any(kind.__name__ == "BotoCoreError" for kind in type(error).__mro__)
+
+
 def is_expired(error: BaseException) -> bool:
     """Whether the credentials were good once."""
     return code(error) in EXPIRED

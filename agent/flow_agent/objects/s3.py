@@ -64,9 +64,12 @@ class AwsClient:
                 return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self.threads)
         except TimeoutError:
             raise StoreError(f"{what}: no answer within {seconds:.0f} s", transient=True) from None
-        except (StoreError, OSError):
+        except StoreError:
             raise
         except Exception as error:
+            # Time-outs and refused certificates of botocore are OSErrors too; those of the disk stay what they are.
+            if isinstance(error, OSError) and not aws_errors.is_of_sdk(error):
+                raise
             raise self._explained(what, error) from error
 
     def _explained(self, what: str, error: Exception) -> StoreError:
@@ -123,6 +126,8 @@ def _made(service: str, options: Mapping[str, Any], text: str | None, source: st
         try:
             session = _sessions.get(key[-1]) or boto3.session.Session(**keys)
             _sessions[key[-1]] = session
+            while len(_sessions) > pool.MOST:  # credentials that are renewed each hour would fill the memory
+                del _sessions[next(iter(_sessions))]
             given["config"] = Config(**{**ours, **(given.get("config") or {})})
             client = session.client(service, **given)
             if not source:
