@@ -40,7 +40,8 @@ SHORT = re.compile(r"[0-9a-f]{4,39}")
 POINTER = b"version https://git-lfs.github.com/spec/"
 LASTING: tuple[tuple[str, ...], ...] = (
     ("could not be found", "not found", "does not exist", "does not appear to be a git repository"),
-    ("authentication failed", "permission denied", "could not read username", "access denied", "403", "401"),
+    ("authentication failed", "permission denied", "could not read username", "access denied")
+    + ("returned error: 403", "returned error: 401"),
     ("host key verification failed", "certificate", "self-signed"),
 )
 """What git says of what stays as it is: of a repository, of credentials, of trust."""
@@ -133,12 +134,7 @@ class GitRepository(Repository):
         Raises StoreError: it fails, or takes longer than ``seconds``.
         """
         env = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        env |= {
-            "GIT_TERMINAL_PROMPT": "0",
-            "GIT_ASKPASS": "true",
-            "GIT_ALLOW_PROTOCOL": "https:http:ssh",
-            "LC_ALL": "C",
-        }
+        env |= GIVEN
         env.setdefault("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=10")
         env |= _environment({"core.hooksPath": "/dev/null", "protocol.file.allow": "never", **self._config})
         try:
@@ -153,7 +149,8 @@ class GitRepository(Repository):
                 f"{what}: the program git is not there", transient=False, hint="install git on the agent's machine"
             ) from None
         if done.returncode:
-            raise _explained(f"{what}: git {arguments[0]}", done.stderr.decode(errors="replace"), self.credentials)
+            said = done.stderr.decode(errors="replace")
+            raise _explained(f"{what}: git {arguments[0]}", said, self._url, self.credentials)
         return done.stdout.decode(errors="surrogateescape")
 
 
@@ -246,10 +243,10 @@ def _environment(config: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _explained(what: str, said: str, credentials: str) -> StoreError:
-    """What git's words mean: it has no other way to say it."""
+def _explained(what: str, said: str, url: str, credentials: str) -> StoreError:
+    """What git's words mean: it has no other way to say it. The address itself may hold any of them."""
     text = redacted.text(" ".join(said.split())[-600:])
-    low = text.lower()
+    low = text.lower().replace(url.lower(), "")
     for number, words in enumerate(LASTING):
         if any(word in low for word in words):
             return StoreError(
