@@ -40,8 +40,10 @@ SHORT = re.compile(r"[0-9a-f]{4,39}")
 POINTER = b"version https://git-lfs.github.com/spec/"
 LASTING: tuple[tuple[str, ...], ...] = (
     ("could not be found", "not found", "does not exist", "does not appear to be a git repository"),
-    ("authentication failed", "permission denied", "could not read username", "access denied")
-    + ("returned error: 403", "returned error: 401"),
+    (
+        *("authentication failed", "permission denied", "could not read username", "access denied"),
+        *("returned error: 403", "returned error: 401"),
+    ),
     ("host key verification failed", "certificate", "self-signed"),
 )
 """What git says of what stays as it is: of a repository, of credentials, of trust."""
