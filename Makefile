@@ -37,7 +37,7 @@ demo: setup ## Register a flow, run it, and show its log and result
 
 .PHONY: test
 test: setup servers ## Run the tests: unit, contracts, end to end, generated
-	@FLOW_AGENT_TEST_SERVERS="$(abspath $(SERVERS))" $(BIN)/python -m pytest $(ARGS)
+	@FLOW_AGENT_TEST_SERVERS="$(abspath $(SERVERS))" $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 .PHONY: check
 check: setup ## Check style, types and layers

@@ -15,17 +15,20 @@ import anyio.to_thread
 
 from flow_agent import events, verify
 from flow_agent.cache_folder import CacheFolder, Damaged, Entry
+from flow_agent.errors import RunError
 from flow_agent.model import Registration
 from flow_agent.ports import Fetched, SecretResolver, Storage
 
 
 @dataclass
 class _Key:
-    """One payload that runs wait for; ``fresh`` is the last time that its storage vouched for the index."""
+    """One payload that runs wait for; ``fresh`` is the last time that its storage vouched for the index, ``failed``
+    the begin of the last try that came to nothing, in a way that may pass, and what it said."""
 
     lock: anyio.Lock = field(default_factory=anyio.Lock)
     waiting: int = 0
     fresh: float = -1.0
+    failed: tuple[float, RunError] | None = None
 
 
 class Cache:
@@ -42,7 +45,7 @@ class Cache:
         """Put the payload of ``registration`` under the existing folder ``into``, verified.
 
         What is pinned and kept comes without asking ``storage``; of the rest it is asked whether it has changed. Of
-        several calls for one payload at a time one asks, and the others take what it found.
+        several calls for one payload at a time one asks, and the others take what it found, a failure too.
 
         Raises FetchError, VerificationError, SecretNotFound, SecretUnavailable. OSError: ``into`` cannot be written.
         """
@@ -54,13 +57,15 @@ class Cache:
         key.waiting += 1
         try:
             async with key.lock:
-                entry = await self._current(storage, registration, secrets, name, key, asked)
+                entry = await self._current(storage, registration, into, secrets, name, key, asked)
         finally:
             key.waiting -= 1
             if not key.waiting:
                 self._keys.pop(name, None)
         if entry is None:
             return await _straight(storage, registration, into, secrets)
+        if isinstance(entry, Fetched):
+            return entry
         try:
             return await anyio.to_thread.run_sync(self._kept.take, entry, into)
         except Damaged:
@@ -71,15 +76,21 @@ class Cache:
         self,
         storage: Storage,
         registration: Registration,
+        into: Path,
         secrets: SecretResolver,
         name: str,
         key: _Key,
         asked: float,
-    ) -> Entry | None:
-        """The entry of what the storage has now; None: it cannot be kept here."""
+    ) -> Entry | Fetched | None:
+        """The entry of what the storage has now; what is too large to be kept is put under ``into`` and told as it is.
+
+        None: nothing can be kept here.
+        """
         entry = await anyio.to_thread.run_sync(self._kept.read, name)
         if entry is not None and (registration.digest is not None or key.fresh >= asked):
             return entry
+        if key.failed is not None and key.failed[0] >= asked:
+            raise key.failed[1]  # else those who wait for a store that hangs would try it one after the other
         began = anyio.current_time()
         try:
             staged = await anyio.to_thread.run_sync(self._kept.stage)
@@ -88,7 +99,11 @@ class Cache:
             return None
         try:
             known = entry.validator if entry is not None else None
-            found = await storage.fetch(registration, staged, secrets, known)
+            try:
+                found = await storage.fetch(registration, staged, secrets, known)
+            except RunError as error:
+                key.failed = (began, error) if error.transient else None
+                raise
             if found is not None:
                 await anyio.to_thread.run_sync(verify.verify, registration, found, staged)
                 try:
@@ -97,6 +112,9 @@ class Cache:
                 except OSError as error:
                     events.cache_unusable(str(self._folder), error)
                     return None
+                if entry is None:
+                    await anyio.to_thread.run_sync(_move, staged, into)
+                    return found
             key.fresh = began
             return entry
         finally:
@@ -111,6 +129,14 @@ def key_of(registration: Registration) -> str:
     """
     named = [registration.storage, registration.location, registration.kind, registration.digest]
     return hashlib.sha256(json.dumps(named, sort_keys=True, default=dict).encode()).hexdigest()
+
+
+def _move(staged: Path, into: Path) -> None:
+    for each in staged.iterdir():
+        target = into / each.name
+        shutil.rmtree(target, ignore_errors=True)
+        target.unlink(missing_ok=True)
+        shutil.move(each, target)
 
 
 async def _straight(storage: Storage, registration: Registration, into: Path, secrets: SecretResolver) -> Fetched:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 
 LONGEST = 255
@@ -61,3 +62,36 @@ def seconds(value: float, what: str, *, zero: bool) -> float:
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
         raise ValueError(f"{what} is {value!r}, expected {'0 or more' if zero else 'more than 0'} seconds")
     return float(value)
+
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-/@+:]{0,254}")
+_VALUE = re.compile(r"(gh[pousr]_|github_pat_|glpat-|xox[a-z]-|ATATT|A[KS]IA[0-9A-Z]{16}|eyJ[\w-]{20})")
+"""What the values of well-known tokens begin with: https://docs.github.com/en/code-security, for one."""
+
+
+def secret_names(values: Iterable[str] | None, *, what: str) -> tuple[str, ...]:
+    """``values``, each the name of a secret, without repetition.
+
+    Raises TypeError, ValueError: one is no name. It is not shown: people give the value where the name belongs.
+    """
+    if isinstance(values, str):
+        raise TypeError(f"{what}: expected a list of names, found a text")
+    found = dict.fromkeys(values or ())
+    for value in found:
+        if not isinstance(value, str):
+            raise TypeError(f"{what} is a {type(value).__name__}, expected text")
+        if not _NAME.fullmatch(value) or _VALUE.match(value) or "://" in value:
+            raise ValueError(
+                f"{what} is a text of {len(value)} characters that is no name (it is not shown: it may be the value"
+                " itself); expected the name of a secret, such as AWS_CREDENTIALS: letters, digits and _ . - / @ + :;"
+                " `flow-agent secrets set NAME` keeps a value under a name"
+            )
+    return tuple(found)
+
+
+def secret_name(value: str | None, *, what: str) -> str | None:
+    """``value``, the name of a secret, or None.
+
+    Raises TypeError, ValueError: as ``secret_names``.
+    """
+    return None if value is None else secret_names([value], what=what)[0]

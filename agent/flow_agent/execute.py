@@ -173,11 +173,7 @@ async def _watch(hold: Hold, launcher: Launcher, ref: str, tools: Tools, log: Ru
     assert ending is not None
     outcome = judge(ending, hold.why, claim.registration.timeout)
     if outcome.state is State.SUCCEEDED:
-
-        def give_up() -> bool:
-            return hold.why in {Reason.CANCELLED, Reason.LEASE_LOST}
-
-        return await with_result(claim, outcome, ending, means=tools.means, tell=log.tell, give_up=give_up)
+        return await with_result(hold, outcome, ending, means=tools.means, tell=log.tell)
     return outcome
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from flow_agent.checks import seconds, texts
+from flow_agent.checks import seconds, secret_names, texts
 from flow_agent.current import (
     CurrentRun,
     bind,
@@ -122,7 +122,7 @@ class Flow:
         self.run_config = run_config
         self.result = _described(result, f"{what} result", "a result such as LocalResult()")
         self.labels = texts(labels, what=f"{what} a label")
-        self.secrets = texts(secrets, what=f"{what} the name of a secret", longest=None)
+        self.secrets = secret_names(secrets, what=f"{what} an item of secrets")
         if isinstance(retries, bool) or not isinstance(retries, int):
             raise TypeError(f"{what} retries is {retries!r}, expected a whole number")
         if retries < 0:

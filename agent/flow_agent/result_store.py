@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from flow_agent import plugins, retry, unwritten
 from flow_agent.errors import FlowAgentError, ResultError, sentence
+from flow_agent.hold import Hold
 from flow_agent.model import Claim, Ending, Outcome, Reason, State
 from flow_agent.ports import ResultStore
 from flow_agent.prepare import Means, Told
@@ -25,14 +26,13 @@ INLINE = 65_536
 """Bytes of a JSON return value that are kept with the run where the flow has no result store."""
 
 
-async def with_result(
-    claim: Claim, outcome: Outcome, ending: Ending, *, means: Means, tell: Told, give_up: Callable[[], bool]
-) -> Outcome:
+async def with_result(hold: Hold, outcome: Outcome, ending: Ending, *, means: Means, tell: Told) -> Outcome:
     """Put the return value where the registration says; what fails in that is the outcome then.
 
-    What cannot be written is tried for ``means.write_for`` seconds, unless ``give_up`` says that nobody waits for it
-    any more, and then kept on this machine: user code is not run again for it.
+    What cannot be written is tried for ``means.write_for`` seconds, unless the run is cancelled meanwhile, and then
+    kept on this machine: user code is not run again for it.
     """
+    claim = hold.claim
     described = (ending.receipt or {}).get("result")
     if described is None:
         return outcome
@@ -56,27 +56,39 @@ async def with_result(
             "size": described["size"],
             "digest": digest,
         }
-        await _put(store, location, source, claim=claim, means=means, tell=tell, give_up=give_up)
+        written = await _put(store, location, source, hold=hold, means=means, tell=tell)
     except (FlowAgentError, OSError) as error:
         return _failed(outcome, error, await _keep(kept, claim, source, means))
+    if not written:
+        return _cancelled(outcome, await _keep(kept, claim, source, means))
     return replace(outcome, result=kept)
 
 
-async def _put(
-    store: ResultStore,
-    location: str,
-    source: Path,
-    *,
-    claim: Claim,
-    means: Means,
-    tell: Told,
-    give_up: Callable[[], bool],
-) -> None:
+async def _put(store: ResultStore, location: str, source: Path, *, hold: Hold, means: Means, tell: Told) -> bool:
+    """Whether it was written; if not, nobody waits for it any more."""
+
     async def on_wait(wait: float, error: BaseException) -> None:
         await tell("WARNING", f"the result cannot be written yet: {error}; tried again in {wait:.1f} s")
 
-    write = partial(store.put, location, source, means.secrets.for_run(claim.registration))
-    await retry.storing(means.write_for, write, on_wait, give_up)
+    async def end_when_unwanted() -> None:
+        await hold.asked_to_end.wait()
+        if hold.why in {Reason.CANCELLED, Reason.LEASE_LOST}:
+            group.cancel_scope.cancel()
+
+    write = partial(store.put, location, source, means.secrets.for_run(hold.claim.registration))
+    failure: Exception | None = None
+    written = False
+    async with anyio.create_task_group() as group:
+        group.start_soon(end_when_unwanted, name=f"end of writing {location}")
+        try:
+            await retry.storing(means.write_for, write, on_wait)
+            written = True
+        except Exception as error:  # noqa: BLE001 - raised again outside: a task group would wrap it
+            failure = error
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return written
 
 
 async def _keep(result: Mapping[str, Any] | None, claim: Claim, source: Path, means: Means) -> Mapping[str, Any] | None:
@@ -88,6 +100,17 @@ async def _keep(result: Mapping[str, Any] | None, claim: Claim, source: Path, me
     except OSError:
         return None
     return {**result, "unwritten": {"host": socket.gethostname(), "path": str(path)}}
+
+
+def _cancelled(outcome: Outcome, result: Mapping[str, Any] | None) -> Outcome:
+    way_out = "; it is kept: `flow-agent result RUN --recover` writes it" if result is not None else ""
+    return Outcome(
+        state=State.CANCELLED,
+        reason=Reason.CANCELLED,
+        detail=f"the flow had returned, and was cancelled before its result could be stored{way_out}",
+        exit_code=outcome.exit_code,
+        result=result,
+    )
 
 
 def _failed(outcome: Outcome, error: Exception, result: Mapping[str, Any] | None = None) -> Outcome:

@@ -75,12 +75,11 @@ async def storing(
     seconds: float,
     call: Callable[[], Awaitable[T]],
     on_wait: Callable[[float, BaseException], Awaitable[None]],
-    give_up: Callable[[], bool] = lambda: False,
 ) -> T:
     """The answer of ``call``, which writes a result, tried again for ``seconds``, at most every 10 s.
 
     Tried again is a full disk, and what says of itself that it is transient. A store that asks for a longer wait gets
-    it. ``give_up`` ends the tries.
+    it.
 
     Raises the last error.
     """
@@ -94,7 +93,7 @@ async def storing(
 
     def may_pass(error: BaseException) -> bool:
         full = isinstance(error, OSError) and error.errno in FULL
-        return not give_up() and (full or (isinstance(error, RunError) and error.transient))
+        return full or (isinstance(error, RunError) and error.transient)
 
     async for attempt in AsyncRetrying(
         sleep=anyio.sleep,

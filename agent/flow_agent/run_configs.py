@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from flow_agent.checks import texts
+from flow_agent.checks import secret_names, texts
 
 _CREDENTIAL_WORDS = {
     *("TOKEN", "TOKENS", "PASSWORD", "PASSWD", "PASSPHRASE", "PWD", "SECRET", "SECRETS"),
@@ -37,7 +37,7 @@ class Secret:
     __slots__ = ("name",)
 
     def __init__(self, name: str) -> None:
-        (self.name,) = texts([name], what="the name of a secret", longest=None)
+        (self.name,) = secret_names([name], what="Secret: its name")
 
     def describe(self) -> dict[str, str]:
         """The marker as JSON."""

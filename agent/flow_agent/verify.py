@@ -36,9 +36,10 @@ def verify(registration: Registration, fetched: Fetched, folder: Path) -> None:
     else:
         return
     if found != registration.digest:
+        place = registration.location.get("key") or registration.location.get("path")
         raise VerificationError(
             f"flow {registration.flow!r} version {registration.version}: fetched {found[:12]},"
             f" registered was {registration.digest[:12]} (SHA-256, storage {registration.storage.get('type')},"
-            f" location {registration.location.get('path')}); it was not loaded",
+            f" location {place}); it was not loaded",
             hint="register the flow again if it was changed on purpose",
         )

@@ -29,6 +29,9 @@ class TestGCS(ObjectStorageTests):
     def modules(self) -> list[Any]:
         return [store]
 
+    # The address that the server gives for the upload itself leads past the proxy.
+    test_an_upload_whose_answer_is_lost_is_not_in_its_own_way = None
+
     @pytest.fixture
     def values(self, gcs_server: Server) -> dict[str, str]:
         google._accounts.clear()

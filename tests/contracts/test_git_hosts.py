@@ -13,7 +13,7 @@ from flow_agent import Flow
 from flow_agent.errors import FetchError, RegistrationError, SecretNotFound
 from flow_agent.hosts import bitbucket, codecommit, http
 from flow_agent.model import Reason, Registration
-from flow_agent.objects import s3
+from flow_agent.objects import aws
 from flow_agent.objects.pool import clients
 from flow_agent.registration import build_registrations
 from flow_agent.storages import Bitbucket, CodeCommit, GitHub, GitLab
@@ -352,7 +352,7 @@ class TestCodeCommit(HostTests):
     def make(self, git_hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> Make:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        s3._sessions.clear()
+        aws._sessions.clear()
 
         def make(*, url: str | None = None, ref: str | None = None, **given: Any) -> CodeCommit:
             options = {"region_name": "us-east-1", "endpoint_url": url or git_hosts.url}

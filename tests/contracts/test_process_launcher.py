@@ -417,6 +417,7 @@ async def test_a_folder_that_cannot_be_removed_does_not_keep_an_agent_from_start
     try:
         await launcher.adopt(set())
         assert left.exists()
-        assert "spool.left" in capsys.readouterr().out
+        said = capsys.readouterr()
+        assert "spool.left" in said.out + said.err
     finally:
         subprocess.run(["umount", mount], check=True)

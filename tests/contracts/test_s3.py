@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from flow_agent.errors import FetchError
+from flow_agent.errors import FetchError, StoreError
+from flow_agent.objects import aws
 from flow_agent.objects import s3 as store
 from flow_agent.objects.pool import clients
 from flow_agent.storages import S3
@@ -113,11 +114,38 @@ class TestMinistack(S3Tests):
     ) -> None:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        store._sessions.clear()
+        aws._sessions.clear()
         assert await make().fetch(pickled, into, Secrets({})) is not None
         async with make().connect(Secrets({})) as connected:
             assert connected.credentials == "boto3: env"
-        store._sessions.clear()
+        aws._sessions.clear()
+
+    async def test_credentials_that_no_header_can_hold_are_not_quoted(
+        self, make: Make, pickled: Any, into: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "do-not-show-this-value\n")
+        aws._sessions.clear()
+        error = await self.failure(make(), pickled, Secrets({}), into)
+        assert not error.transient
+        assert "line end" in str(error)
+        assert "do-not-show" not in f"{error}{error.hint}"
+        aws._sessions.clear()
+
+    async def test_who_may_not_list_is_told_what_can_be_told(
+        self, make: Make, secrets: Secrets, pickled: Any, proxy: FaultProxy
+    ) -> None:
+        denied = xml("403 Forbidden", "AccessDenied")
+        async with make(port=proxy.port).connect(secrets) as connected:
+            proxy.replies = [denied]
+            assert not await connected.check()
+            proxy.replies = [denied]
+            with pytest.raises(StoreError, match="AccessDenied"):
+                await connected.check(pickled.location["key"])
+            proxy.replies = [xml("403 Forbidden", "InvalidAccessKeyId")]
+            with pytest.raises(StoreError, match="InvalidAccessKeyId"):
+                await connected.check()
 
     async def test_keys_that_were_changed_are_looked_for_again(
         self, make: Make, pickled: Any, into: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -125,7 +153,7 @@ class TestMinistack(S3Tests):
         """An agent lives for weeks, and its file of credentials is changed meanwhile."""
         file = tmp_path / "credentials"
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
-        store._sessions.clear()
+        aws._sessions.clear()
 
         def write(key: str, secret: str) -> None:
             file.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
@@ -136,7 +164,7 @@ class TestMinistack(S3Tests):
             assert not error.transient
             write(server.credentials["ACCESS_KEY"], server.credentials["SECRET_ACCESS_KEY"])
             assert await make().fetch(pickled, into, Secrets({})) is not None
-        store._sessions.clear()
+        aws._sessions.clear()
 
     async def test_options_of_an_upload_reach_the_object(self, make: Make, server: Server, place: str) -> None:
         made = registered(make(upload_options={"ServerSideEncryption": "AES256", "Metadata": {"team": "data"}}))
@@ -176,6 +204,9 @@ class TestRclone(S3Tests):
         client.create_bucket(Bucket=name)
         client.close()
         return name
+
+    # It takes no conditions for what it stores.
+    test_what_is_there_already_is_nobodys_to_remove = None
 
     async def test_an_object_that_is_there_is_not_overwritten_unasked(self, make: Make) -> None:
         """This server takes no notice of If-None-Match."""

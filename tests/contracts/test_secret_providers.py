@@ -11,8 +11,7 @@ import pytest
 from command import Cli
 from flow_agent import plugins
 from flow_agent.errors import InvalidInput, SecretNotFound, SecretUnavailable
-from flow_agent.objects import google
-from flow_agent.objects import s3 as aws
+from flow_agent.objects import aws, google
 from servers.gcs import Server as GoogleServer
 from servers.s3 import ROOT, Server
 from servers.secret_services import KEY_VAULT, Services

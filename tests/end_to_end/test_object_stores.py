@@ -120,6 +120,24 @@ def test_a_result_that_stays_unwritten_is_kept_and_recovered(
     assert list((s3.home / "unwritten").iterdir()) == []
 
 
+def test_a_run_that_is_cancelled_while_its_result_waits_ends_at_once_and_keeps_it(
+    s3: Cli, s3_server: Server, bucket: str, proxy: FaultProxy
+) -> None:
+    s3("register", flows(s3, bucket, s3_server.url, proxy.url))
+    proxy.hang = "head"  # in the middle of a try
+    (run,) = s3.submit("etl", "-p", "n=2")
+    s3.start("-l", "s3-flow-storage")
+    s3.until(lambda: (s3.folder / "trace").exists() and proxy.requests)
+    s3("cancel", run, "--wait")
+    assert "cannot be written yet" not in s3("logs", run)  # the first try was not waited for
+    shown = s3.show(run)
+    assert (shown["state"], shown["reason"]) == ("cancelled", "cancelled")
+    assert "before its result could be stored" in shown["detail"]
+    proxy.hang = ""
+    s3("result", run, "--recover")
+    assert json.loads(s3("result", run)) == {"n": 2, "rows": [0, 1]}
+
+
 def test_an_agent_that_is_killed_while_it_writes_a_result_loses_nothing(
     s3: Cli, s3_server: Server, bucket: str, proxy: FaultProxy
 ) -> None:
@@ -169,6 +187,11 @@ def test_doctor_says_whose_credentials_are_used(s3: Cli, s3_server: Server, buck
     assert found[f"S3 {bucket}"]["uses"] == "boto3: env"
     assert {check["state"] for check in found.values()} == {"ok"}
     assert s3_server.credentials["SECRET_ACCESS_KEY"] not in s3("doctor")
+    proxy.replies = [
+        b"HTTP/1.1 403 Forbidden\r\nContent-Length: 45\r\n\r\n<Error><Code>AccessDenied</Code></Error>     "
+    ]
+    result = next(check for check in s3.json("doctor") if check["name"] == f"S3Result {bucket}")
+    assert (result["state"], "may not list" in result["detail"]) == ("warning", True)
     proxy.refuse()
     done = s3.run("doctor")
     assert done.returncode == 1

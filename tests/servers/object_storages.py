@@ -176,8 +176,25 @@ class ObjectStorageTests(StorageContract):
     async def test_an_object_that_is_there_is_not_overwritten_unasked(self, make: Make) -> None:
         registered(make(**{self.key_name: "fixed"}))
         with pytest.raises(RegistrationError) as caught:
-            registered(make(**{self.key_name: "fixed", "overwrite": False}))
+            registered(make(**{self.key_name: "fixed", "overwrite": False}), triple)
         assert "overwrite=True" in str(caught.value.hint)
+
+    async def test_what_is_there_already_is_nobodys_to_remove(self, make: Make, secrets: Secrets, into: Path) -> None:
+        storage = make(**{self.key_name: "fixed", "overwrite": False})
+        first, second = registered(make(**{self.key_name: "fixed"})), registered(storage)
+        assert (first.location["uploaded"], second.location["uploaded"]) == (True, False)
+        assert (await storage.fetch(second, into, secrets)).digest == first.digest
+
+    async def test_an_upload_whose_answer_is_lost_is_not_in_its_own_way(
+        self, make: Make, secrets: Secrets, proxy: FaultProxy, values: dict[str, str]
+    ) -> None:
+        storage = make(port=proxy.port, **{self.key_name: "once", "overwrite": False})
+        await self.warm(storage, secrets)
+        proxy.lose = 1
+        made = registered(storage)
+        assert not proxy.lose
+        async with make().connect(secrets) as store:
+            assert made.location["version"] in (None, "") or await store.check("once")
 
     async def test_a_large_object_goes_up_and_comes_back(self, make: Make, secrets: Secrets, tmp_path: Path) -> None:
         source = tmp_path / "large"
@@ -196,9 +213,10 @@ class ObjectStorageTests(StorageContract):
         with pytest.raises(SecretNotFound, match="THERE_IS_NONE"):
             await storage.fetch(pickled, into, Secrets({}))
 
-    async def test_it_can_be_checked(self, make: Make, secrets: Secrets) -> None:
+    async def test_it_can_be_checked(self, make: Make, secrets: Secrets, pickled: Registration) -> None:
         async with make().connect(secrets) as store:
-            await store.check()
+            assert await store.check(pickled.location["key"])
+            assert await store.check()
             assert store.credentials
 
     # Faults on the way

@@ -14,7 +14,8 @@ class FaultProxy:
     ``refuse``: nothing listens. ``reset``: the connection is reset instead of answered. ``latency``: seconds before
     each answer. ``rate``: bytes of the answer a second. ``cut``: the connection ends after so many bytes of an answer.
     ``hang``: the answer stops, before its head or after 1,000 bytes. ``flip``: the byte of the answer at this offset is
-    another one. ``replies``: whole answers that are given in place of the server's, one to each request.
+    another one. ``replies``: whole answers that are given in place of the server's, one to each request. ``lose``: the
+    connection ends instead of the answer of that number from now on, once; the server has done what it was asked.
     """
 
     def __init__(self, upstream_port: int) -> None:
@@ -25,6 +26,7 @@ class FaultProxy:
         self.cut = -1
         self.hang: Literal["", "head", "body"] = ""
         self.flip = -1
+        self.lose = 0
         self.replies: list[bytes] = []
         self.requests = 0
         self._closed = threading.Event()
@@ -117,6 +119,10 @@ class FaultProxy:
     def _answer(self, client: socket.socket, server: socket.socket, answer: bytes) -> bool:
         """Forward one answer from its first bytes to a pause; whether the connection goes on."""
         self._closed.wait(self.latency)
+        if self.lose and not answer.startswith(b"HTTP/1.1 100"):
+            self.lose -= 1
+            if not self.lose:
+                return False
         sent = 0
         while answer:
             if self.hang == "head" or (self.hang == "body" and sent + len(answer) > 1000):

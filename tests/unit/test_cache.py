@@ -39,7 +39,7 @@ class Remote:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.fetched = self.asked = 0
+        self.fetched = self.asked = self.begun = 0
         self.seconds = 0.0
         self.fail: Exception | None = None
         self.at_once = self.most = 0
@@ -48,6 +48,7 @@ class Remote:
         self, registration: Registration, into: Path, secrets: Any, known: str | None = None
     ) -> Fetched | None:
         self.at_once += 1
+        self.begun += 1
         self.most = max(self.most, self.at_once)
         try:
             await anyio.sleep(self.seconds)
@@ -173,6 +174,28 @@ async def test_the_first_fetches_of_an_agent_do_not_get_in_each_others_way(
     assert len(list((tmp_path / "cache/staging").iterdir())) == 1
 
 
+async def test_runs_that_wait_for_a_store_that_hangs_share_its_failure(cache: Cache, into: Callable[[], Path]) -> None:
+    """One after the other they would wait as many times as there are runs."""
+    storage, failures = Remote(b"one"), []
+    storage.seconds, storage.fail = 0.2, FetchError("no answer", transient=True)
+
+    async def one() -> None:
+        with pytest.raises(FetchError) as caught:
+            await cache.fetch(storage, pinned(b"one"), into(), NOBODY)
+        failures.append(str(caught.value))
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(30):
+                tasks.start_soon(one)
+    assert failures == ["no answer"] * 30
+    assert storage.begun <= 2  # the first, and one for all that came while it was on its way
+    storage.fail = None
+    folder = into()
+    await cache.fetch(storage, pinned(b"one"), folder, NOBODY)
+    assert content(folder) == b"one"
+
+
 async def test_a_run_that_is_cancelled_leaves_the_others_their_fetch(cache: Cache, into: Callable[[], Path]) -> None:
     storage = Remote(b"one")
     storage.seconds = 0.1
@@ -292,6 +315,7 @@ async def test_a_payload_larger_than_the_limit_passes_through(tmp_path: Path, in
     await cache.fetch(storage, pinned(b"x" * 1000), folder, NOBODY)
     assert (folder / "flow.pickle").stat().st_size == 1000
     assert cache_folder.listed(tmp_path / "cache") == []
+    assert storage.fetched == 1
 
 
 async def test_without_a_limit_nothing_is_kept(tmp_path: Path, into: Callable[[], Path]) -> None:

@@ -20,7 +20,7 @@ from flow_agent.launchers.archive import runner_archive
 from flow_agent.model import Reason
 from flow_agent.registration import build_registrations
 from flow_agent.runner.load import find_flow, load_script
-from flow_agent.storages import Local, payload
+from flow_agent.storages import Local, archives, payload
 from flow_agent.testing.storage_contract import Secrets, StorageContract, files_below
 
 pytestmark = pytest.mark.anyio
@@ -375,7 +375,7 @@ def test_an_archive_that_leads_out_is_refused(members, tmp_path, into):
     target.mkdir()
 
     with pytest.raises(payload.Refused):
-        payload.unpack(archive(tmp_path / "bad.tar", *members), target, lambda: None)
+        archives.unpack(archive(tmp_path / "bad.tar", *members), target, lambda: None)
     assert all(not path.is_symlink() or path.resolve().is_relative_to(target) for path in target.rglob("*"))
     assert not (tmp_path / "out").exists()
 

@@ -16,8 +16,8 @@ import anyio.to_thread
 from flow_agent.errors import StoreError
 from flow_agent.hosts.base import Commit, Repository
 from flow_agent.objects import aws_errors
+from flow_agent.objects.aws import AwsClient, aws_client
 from flow_agent.objects.base import ANSWER_WITHIN
-from flow_agent.objects.s3 import AwsClient, aws_client
 from flow_agent.ports import SecretResolver
 
 AT_ONCE = 8

@@ -107,7 +107,13 @@ def _without_answer(what: str, error: Exception, credentials: str) -> StoreError
         if kind in LASTING:
             used = f"; credentials: {credentials}" if credentials else ""
             return StoreError(f"{what}: {error}{used}", transient=False, hint=LASTING[kind])
-    if isinstance(error, TypeError | ValueError) and "BotoCoreError" not in kinds:
+    if "header value" in str(error):  # it would be quoted
+        return StoreError(
+            f"{what}: an access key or a session token has a line end or another character that no header can hold",
+            transient=False,
+            hint=f"give it without; credentials: {credentials or 'none'}",
+        )
+    if isinstance(error, TypeError | ValueError | AttributeError) and "BotoCoreError" not in kinds:
         # What client() and Config() raise for an option that they do not know.
         return StoreError(f"{what}: {error}", transient=False, hint="see client_options and upload_options")
     return StoreError(f"{what}: {type(error).__name__}: {error}", transient=True)

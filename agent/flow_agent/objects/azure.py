@@ -234,14 +234,15 @@ class Container(ObjectStore):
 
         return await self._call(f"{self.where}/{prefix}", ANSWER_WITHIN * 3, listed())
 
-    async def check(self) -> None:
+    async def check(self, key: str | None = None) -> bool:
         """See :meth:`ObjectStore.check`."""
-        blob = self._container.get_blob_client(NOWHERE)
+        blob = self._container.get_blob_client(key or NOWHERE)
         try:
             await self._call(self.where, ANSWER_WITHIN, blob.download_blob(offset=0, length=1))
         except StoreError as error:
-            if azure_errors.code(error.__cause__) != "BlobNotFound":
+            if azure_errors.code(error.__cause__) not in ("BlobNotFound", "InvalidRange"):
                 raise
+        return True
 
 
 def _digest(source: Path) -> str:

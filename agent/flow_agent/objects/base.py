@@ -106,8 +106,11 @@ class ObjectStore(ABC):
         """
 
     @abstractmethod
-    async def check(self) -> None:
-        """Ask for an object that is not there: an answer shows that the store can be reached and lets us read."""
+    async def check(self, key: str | None = None) -> bool:
+        """Ask for the first byte of ``key``, else for an object that is not there: does the store let us read?
+
+        False: it cannot be told; without the permission to list, some stores refuse to say that an object is not there.
+        """
 
 
 class Received:

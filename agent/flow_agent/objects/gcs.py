@@ -153,7 +153,7 @@ class Bucket(ObjectStore):
                     yield answer
         except TimeoutError as error:  # anyio's and aiohttp's
             raise StoreError(f"{what}: no answer in time", transient=True) from error
-        except (aiohttp.ClientSSLError, aiohttp.InvalidURL) as error:
+        except (aiohttp.ClientSSLError, aiohttp.InvalidURL, ValueError) as error:  # ValueError: it holds a login
             raise StoreError(f"{what}: {error}", transient=False, hint="see the address, and SSL_CERT_FILE") from error
         except aiohttp.ClientError as error:
             raise StoreError(f"{what}: {type(error).__name__}: {error}", transient=True) from error
@@ -203,14 +203,8 @@ class Bucket(ObjectStore):
         params |= {name: str(self._upload[name]) for name in ("kmsKeyName", "predefinedAcl") if name in self._upload}
         facts = {name: value for name, value in self._upload.items() if name not in params}
         headers = {"Content-Type": "application/json; charset=UTF-8", "X-Upload-Content-Length": str(size)}
-        async with self._request(
-            what,
-            "POST",
-            f"/upload{self._objects}",
-            headers=headers,
-            body=io.BytesIO(json.dumps({"name": key, **facts}).encode()),
-            params=params,
-        ) as answer:
+        url, body = f"/upload{self._objects}", io.BytesIO(json.dumps({"name": key, **facts}).encode())
+        async with self._request(what, "POST", url, headers=headers, body=body, params=params) as answer:
             session = answer.headers.get("Location")
         if not session:
             raise StoreError(f"{what}: the store gave no address for the upload", transient=True)
@@ -259,13 +253,21 @@ class Bucket(ObjectStore):
             params["pageToken"] = page["nextPageToken"]
         return found[: most + 1]
 
-    async def check(self) -> None:
+    async def check(self, key: str | None = None) -> bool:
         """See :meth:`ObjectStore.check`."""
-        async with self._request(
-            self.where, "GET", self._url(NOWHERE), good=(200, 404), params={"alt": "media"}
-        ) as answer:
-            if answer.status == 404 and b"bucket does not exist" in await answer.content.read(10_000):
+        # Google says 403 too, of an object that is not there, to those who may not list.
+        good = (200, 206, 404, 416) if key is not None else (200, 404, 403)
+        headers, params = {"Range": "bytes=0-0"}, {"alt": "media"}
+        url = self._url(key or NOWHERE)
+        async with self._request(self.where, "GET", url, good=good, headers=headers, params=params) as answer:
+            if answer.status not in (403, 404):
+                return True
+            said = await answer.content.read(10_000)
+            if b"bucket does not exist" in said:
                 raise StoreError(f"{self.where}: there is no such bucket", transient=False, missing=True)
+            if answer.status == 403 and b"storage.objects." not in said:
+                raise self._refused(self.where, 403, said, answer.headers)
+            return bool(answer.status == 404)
 
 
 def _check_head(what: str, headers: Mapping[str, str]) -> None:

@@ -53,7 +53,7 @@ async def examine(queue: Queue, resolver: Resolver, home: Path, shown_queue: str
     looks: list[tuple[str, Look]] = [("home", partial(_home, home))]
     looks.append(("queue", partial(_queue, shown_queue, len(registrations))))
     looks += [(f"secrets: {each.where}", partial(_provider, each)) for each in resolver.providers]
-    looks += [(name, partial(_store, name, group, data, resolver)) for name, group, data in _stores(registrations)]
+    looks += [(store.name, partial(_store, store, resolver)) for store in _stores(registrations)]
     found: dict[int, Check] = {}
 
     async def one(number: int, name: str, look: Look) -> None:
@@ -99,25 +99,45 @@ async def _provider(provider: SecretProvider) -> Check:
     return Check(name=f"secrets: {provider.where}", state="ok", detail="answers")
 
 
-async def _store(name: str, group: str, description: Mapping[str, Json], resolver: Resolver) -> Check:
+async def _store(store: _Store, resolver: Resolver) -> Check:
     """A storage or a result that lies behind a network."""
-    store: Any = load(group, description["type"]).from_description(description)
-    async with store.connect(resolver) as connected:
-        await connected.check()
+    made: Any = load(store.group, str(store.description["type"])).from_description(store.description)
+    async with made.connect(resolver) as connected:
+        certain = await (connected.check(store.key) if store.key is not None else connected.check())
         uses = connected.credentials
-    return Check(name=name, state="ok", detail="can be reached, and lets us ask for objects", uses=uses)
+    if certain is False:
+        return Check(
+            name=store.name,
+            state="warning",
+            detail="answers, but does not tell whether these credentials may read: they may not list its objects",
+            hint="nothing is wrong if a flow of it runs; objects can then be read without being listed",
+            uses=uses,
+        )
+    return Check(name=store.name, state="ok", detail="can be reached, and lets us ask for objects", uses=uses)
 
 
-def _stores(registrations: Sequence[Registration]) -> list[tuple[str, str, Mapping[str, Json]]]:
-    """Each storage and each result of the registered flows once: name, group of plugins, description."""
-    found: dict[str, tuple[str, str, Mapping[str, Json]]] = {}
-    for registration in registrations:
-        pairs = [("storages", registration.storage), ("results", registration.result)]
-        for group, description in pairs:
+@dataclass(frozen=True)
+class _Store:
+    """A storage or a result of the registered flows; ``key`` is that of an object in it."""
+
+    name: str
+    group: str
+    description: Mapping[str, Json]
+    key: str | None
+
+
+def _stores(registrations: Sequence[Registration]) -> list[_Store]:
+    """Each storage and each result of the registered flows once; of equal ones the newest registration's."""
+    found: dict[str, _Store] = {}
+    for registration in reversed(registrations):
+        key = registration.location.get("key")
+        pairs = [("storages", registration.storage, key), ("results", registration.result, None)]
+        for group, description, key in pairs:
             if description is None or not hasattr(load(group, description["type"]), "connect"):
                 continue
             bucket = next((description[name] for name in ("bucket", "container", "repo") if description.get(name)), "")
             kind = str(description["type"])
             where = {k: v for k, v in description.items() if k not in INSIDE}
-            found.setdefault(f"{kind} {sorted(where.items(), key=str)}", (f"{kind} {bucket}", group, description))
+            name = f"{kind} {sorted(where.items(), key=str)}"
+            found.setdefault(name, _Store(f"{kind} {bucket}", group, description, key))
     return [found[key] for key in sorted(found)]

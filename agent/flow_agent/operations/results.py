@@ -71,11 +71,13 @@ async def recover_result(run: Run, secrets: SecretResolver) -> bool:
                     hint=f"run it there: `flow-agent result {run.id} --recover`",
                 ) from error
         return False
-    if await anyio.to_thread.run_sync(_facts, path) != (result["size"], result["digest"]):
-        raise ResultError(f"the result of run {run.id} in {path} is not what the run wrote")
     try:
+        if await anyio.to_thread.run_sync(_facts, path) != (result["size"], result["digest"]):
+            raise ResultError(f"the result of run {run.id} in {path} is not what the run wrote")
         await store.put(result["location"], path, secrets)
     except OSError as error:
+        if not await anyio.to_thread.run_sync(path.is_file):
+            return await recover_result(run, secrets)  # somebody else has recovered it meanwhile
         raise ResultError(f"the result of run {run.id} still cannot be written: {error}") from error
     await anyio.to_thread.run_sync(unwritten.forget, path)
     return True

@@ -7,13 +7,20 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from flow_agent.results.base import LOCATION, checked_bucket, plain
+from flow_agent.checks import secret_name
+from flow_agent.results.base import LOCATION, checked_bucket, checked_texts, plain
 from flow_agent.results.objects import ObjectResult
 
 if TYPE_CHECKING:
     from flow_agent.objects.base import ObjectStore
     from flow_agent.ports import SecretResolver
 
+_OPTIONS = (
+    *("api_version", "audience", "connection_timeout", "connection_verify", "proxies", "read_timeout"),
+    *("secondary_hostname", "use_env_settings", "user_agent"),
+)
+"""Of the arguments of the SDK's service client, those that say how the account is reached, and not with what."""
+_UPLOAD = ("content_settings", "encryption_scope", "metadata", "standard_blob_tier", "tags", "timeout")
 _CLOUDS = (".core.windows.net", ".core.chinacloudapi.cn", ".core.usgovcloudapi.net", ".storage.azure.net")
 
 
@@ -35,10 +42,12 @@ class AzureResult(ObjectResult):
     ) -> None:
         super().__init__(location)
         self.container = checked_bucket("AzureResult", container)
-        self.connection_string_secret = connection_string_secret
+        self.connection_string_secret = secret_name(
+            connection_string_secret, what="AzureResult: connection_string_secret"
+        )
         self.account_url = checked_account("AzureResult", account_url)
-        self.client_options = plain(client_options, "AzureResult: client_options")
-        self.upload_options = plain(upload_options, "AzureResult: upload_options")
+        self.client_options = checked_client("AzureResult", client_options)
+        self.upload_options = checked_upload("AzureResult", upload_options)
 
     def options(self) -> dict[str, Any]:
         """See :meth:`ObjectResult.options`."""
@@ -55,6 +64,34 @@ class AzureResult(ObjectResult):
         from flow_agent.objects import azure
 
         return azure.connect(secrets=secrets, **self.options())
+
+
+def checked_client(kind: str, options: object) -> dict[str, Any]:
+    """Options for reaching a container that can stand in a registration.
+
+    Raises TypeError, ValueError: one is not known as such.
+    """
+    return _known(plain(options, f"{kind}: client_options"), _OPTIONS, f"{kind}: client_options")
+
+
+def checked_upload(kind: str, options: object) -> dict[str, Any]:
+    """Options for uploads that can stand in a registration.
+
+    Raises TypeError, ValueError: one is not known as such.
+    """
+    found = _known(plain(options, f"{kind}: upload_options"), _UPLOAD, f"{kind}: upload_options")
+    for name in ("metadata", "tags"):
+        checked_texts(found.get(name), f"{kind}: upload_options {name}")
+    return found
+
+
+def _known(options: dict[str, Any], names: tuple[str, ...], what: str) -> dict[str, Any]:
+    if unknown := sorted(set(options).difference(names)):
+        raise ValueError(
+            f"{what} has {unknown[0]!r}, expected only {', '.join(names)}; credentials belong into a secret"
+            " (connection_string_secret)"
+        )
+    return options
 
 
 def checked_account(kind: str, url: str | None) -> str | None:

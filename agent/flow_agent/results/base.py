@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from string import Formatter
 from typing import Any
@@ -11,6 +13,11 @@ from flow_agent.checks import slug
 
 LOCATION = "{flow}/{run_id}/{attempt}"
 _FIELDS = ("flow", "run_id", "attempt")
+_ACCESS = re.compile(
+    r"://[^/?#\s]*@|\b(sig|signature|AccountKey|SharedAccessSignature|password|pwd|token)=|^(Bearer|Basic)\s",
+    re.IGNORECASE,
+)
+"""What in a text lets in whoever has it: a login in an address, a part of a connection string, a header."""
 
 
 def checked_location(template: str) -> str:
@@ -65,13 +72,42 @@ def checked_bucket(kind: str, bucket: object) -> str:
 def plain(options: object, what: str) -> dict[str, Any]:
     """``options`` for an SDK as they can stand in a registration.
 
-    Raises TypeError: they are no table, or no JSON.
+    Raises TypeError: they are no table, or no JSON. ValueError: a text in it holds a password or a signature.
     """
     if options is None:
         return {}
     if not isinstance(options, dict):
         raise TypeError(f"{what} is {options!r}, expected a table such as {{'name': 'value'}}")
     try:
-        return dict(json.loads(json.dumps(options, allow_nan=False)))
+        found: dict[str, Any] = json.loads(json.dumps(options, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise TypeError(f"{what} is kept as JSON, which it cannot be: {error}") from None
+    if (place := _access_in(found)) is not None:
+        raise ValueError(
+            f"{what} holds a password, a key or a signature in {place}, which would stand in the registration; name a"
+            " secret that holds the credentials, and give a proxy's to the agent's environment (HTTPS_PROXY)"
+        )
+    return found
+
+
+def checked_texts(table: object, what: str) -> None:
+    """Raise TypeError unless ``table`` is absent, or a table of texts: it travels in headers."""
+    if table is None:
+        return
+    if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
+        raise TypeError(f"{what} is {table!r}, expected a table of texts such as {{'team': 'data'}}")
+
+
+def _access_in(value: object, place: str = "") -> str | None:
+    """The place of the first text in a JSON value that gives access to something."""
+    match value:
+        case str() if _ACCESS.search(value):
+            return place
+        case dict():
+            pairs: Iterable[tuple[object, object]] = value.items()
+        case list():
+            pairs = enumerate(value)
+        case _:
+            return None
+    found = (_access_in(each, f"{place}.{name}".lstrip(".")) for name, each in pairs)
+    return next((each for each in found if each is not None), None)

@@ -6,7 +6,8 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
-from flow_agent.results.base import LOCATION, checked_bucket, plain
+from flow_agent.checks import secret_name
+from flow_agent.results.base import LOCATION, checked_bucket, checked_texts, plain
 from flow_agent.results.objects import ObjectResult
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class GCSResult(ObjectResult):
         self.bucket = checked_bucket("GCSResult", bucket)
         self.project = project
         self.client_options = checked_client("GCSResult", client_options)
-        self.upload_options = plain(upload_options, "GCSResult: upload_options")
-        self.credentials_secret = credentials_secret
+        self.upload_options = checked_upload("GCSResult", upload_options)
+        self.credentials_secret = secret_name(credentials_secret, what="GCSResult: credentials_secret")
 
     def options(self) -> dict[str, Any]:
         """See :meth:`ObjectResult.options`."""
@@ -69,4 +70,14 @@ def checked_client(kind: str, options: object) -> dict[str, Any]:
             f"{kind}: client_options holds a token, which would stand in the registration; keep credentials in a"
             " secret, and name it with credentials_secret; 'anon' asks without any"
         )
+    return checked
+
+
+def checked_upload(kind: str, options: object) -> dict[str, Any]:
+    """Options for uploads that can stand in a registration.
+
+    Raises TypeError, ValueError: they are no JSON, or hold what gives access.
+    """
+    checked = plain(options, f"{kind}: upload_options")
+    checked_texts(checked.get("metadata"), f"{kind}: upload_options metadata")
     return checked

@@ -6,7 +6,8 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
-from flow_agent.results.base import LOCATION, checked_bucket, plain
+from flow_agent.checks import secret_name
+from flow_agent.results.base import LOCATION, checked_bucket, checked_texts, plain
 from flow_agent.results.objects import ObjectResult
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class S3Result(ObjectResult):
         self.bucket = checked_bucket("S3Result", bucket)
         self.client_options = checked_client("S3Result", client_options)
         self.upload_options = checked_upload("S3Result", upload_options)
-        self.credentials_secret = credentials_secret
+        self.credentials_secret = secret_name(credentials_secret, what="S3Result: credentials_secret")
 
     def options(self) -> dict[str, Any]:
         """See :meth:`ObjectResult.options`."""
@@ -79,4 +80,5 @@ def checked_upload(kind: str, options: object) -> dict[str, Any]:
             f"{kind}: upload_options holds {held}: the key would stand in the registration; use a key that S3 or KMS"
             " keeps (ServerSideEncryption)"
         )
+    checked_texts(checked.get("Metadata"), f"{kind}: upload_options Metadata")
     return checked

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from flow_agent.errors import InvalidInput, SecretNotFound, SecretUnavailable, StoreError
+from flow_agent.objects.aws import aws_client
 from flow_agent.objects.aws_errors import code
 from flow_agent.objects.base import ANSWER_WITHIN
-from flow_agent.objects.s3 import aws_client
 from flow_agent.secret_providers.urls import parts
 
 OPTIONS = ("prefix", "region", "endpoint")

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
-from flow_agent.results.azure import AzureResult, checked_account
-from flow_agent.results.base import checked_bucket, plain
+from flow_agent.checks import secret_name
+from flow_agent.results.azure import AzureResult, checked_account, checked_client, checked_upload
+from flow_agent.results.base import checked_bucket
 from flow_agent.storages.objects import ObjectStorage
 
 if TYPE_CHECKING:
@@ -70,10 +71,10 @@ class Azure(ObjectStorage):
             result=result,
         )
         self.container = checked_bucket("Azure", container)
-        self.connection_string_secret = connection_string_secret
+        self.connection_string_secret = secret_name(connection_string_secret, what="Azure: connection_string_secret")
         self.account_url = checked_account("Azure", account_url)
-        self.client_options = plain(client_options, "Azure: client_options")
-        self.upload_options = plain(upload_options, "Azure: upload_options")
+        self.client_options = checked_client("Azure", client_options)
+        self.upload_options = checked_upload("Azure", upload_options)
 
     @property
     def result(self) -> Described:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from flow_agent.checks import texts
+from flow_agent.checks import secret_names, texts
 from flow_agent.current import skipped_while_loading
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Storage(ABC):
         kind = type(self).__name__
         self._labels = texts(labels, what=f"{kind}: a label")
         self.add_default_labels = add_default_labels
-        self.secrets = texts(secrets, what=f"{kind}: the name of a secret", longest=None)
+        self.secrets = secret_names(secrets, what=f"{kind}: an item of secrets")
         if result is not None and not callable(getattr(result, "describe", None)):
             raise TypeError(f"{kind}: result is {result!r}, expected a result such as LocalResult()")
         self._result = result

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from flow_agent.checks import texts
+from flow_agent.checks import secret_name, texts
 from flow_agent.storages.repository import RepositoryStorage, checked_host
 
 if TYPE_CHECKING:
@@ -66,9 +66,11 @@ class Bitbucket(RepositoryStorage):
         (self.repo,) = texts([repo or ""], what="Bitbucket: repo")
         self.project, self.workspace = project, workspace
         self.host = host and checked_host("Bitbucket", "host", host, "https://bitbucket.example.org")
-        self.access_token_secret = access_token_secret
-        self.cloud_username_secret = cloud_username_secret
-        self.cloud_app_password_secret = cloud_app_password_secret
+        self.access_token_secret = secret_name(access_token_secret, what="Bitbucket: access_token_secret")
+        self.cloud_username_secret = secret_name(cloud_username_secret, what="Bitbucket: cloud_username_secret")
+        self.cloud_app_password_secret = secret_name(
+            cloud_app_password_secret, what="Bitbucket: cloud_app_password_secret"
+        )
         self._check_place()
 
     def _check_place(self) -> None:

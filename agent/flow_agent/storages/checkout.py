@@ -11,7 +11,7 @@ from anyio import from_thread, to_thread
 
 from flow_agent.errors import StoreError
 from flow_agent.hosts.base import Repository
-from flow_agent.storages import payload
+from flow_agent.storages import archives, payload
 
 if TYPE_CHECKING:
     from flow_agent.storages.repository import RepositoryStorage
@@ -35,7 +35,7 @@ async def payload_of(
     def place() -> str:
         if not repository.gives_folders:
             target.mkdir(mode=0o700)
-            payload.unpack(archive, target, from_thread.check_cancelled, below=root)
+            archives.unpack(archive, target, from_thread.check_cancelled, below=root)
             archive.unlink()
         digest = payload.digest_of(target, from_thread.check_cancelled)
         if not (target / script).is_file():

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
-from flow_agent.checks import texts
+from flow_agent.checks import secret_name, texts
 from flow_agent.results.s3 import checked_client
 from flow_agent.storages.repository import RepositoryStorage
 
@@ -60,7 +60,7 @@ class CodeCommit(RepositoryStorage):
         )
         (self.repo,) = texts([repo], what="CodeCommit: repo")
         self.client_options = checked_client("CodeCommit", client_options)
-        self.credentials_secret = credentials_secret
+        self.credentials_secret = secret_name(credentials_secret, what="CodeCommit: credentials_secret")
 
     def repository_options(self) -> dict[str, Json]:
         """See :meth:`RepositoryStorage.repository_options`."""

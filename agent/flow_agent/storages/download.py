@@ -15,7 +15,7 @@ from flow_agent.errors import FetchError, StoreError
 from flow_agent.model import Reason, Registration
 from flow_agent.objects.base import Facts, Listed, ObjectStore
 from flow_agent.ports import Fetched
-from flow_agent.storages import payload
+from flow_agent.storages import archives, payload
 
 AT_ONCE = 8
 """Objects below a prefix that are fetched at a time."""
@@ -82,7 +82,7 @@ async def placed(registration: Registration, file: Path, folder: Path, digest: s
         if not location.get("archive"):
             file.rename(folder / location["script"])
             return digest
-        found, _ = payload.unpack(file, folder, from_thread.check_cancelled)
+        found, _ = archives.unpack(file, folder, from_thread.check_cancelled)
         file.unlink()
         if not (folder / location["script"]).is_file():
             raise _lacks(registration, location["key"])

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
-from flow_agent.results.base import checked_bucket, plain
-from flow_agent.results.gcs import GCSResult, checked_client
+from flow_agent.checks import secret_name
+from flow_agent.results.base import checked_bucket
+from flow_agent.results.gcs import GCSResult, checked_client, checked_upload
 from flow_agent.storages.objects import ObjectStorage
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ class GCS(ObjectStorage):
         self.bucket = checked_bucket("GCS", bucket)
         self.project = project
         self.client_options = checked_client("GCS", client_options)
-        self.upload_options = plain(upload_options, "GCS: upload_options")
-        self.credentials_secret = credentials_secret
+        self.upload_options = checked_upload("GCS", upload_options)
+        self.credentials_secret = secret_name(credentials_secret, what="GCS: credentials_secret")
 
     @property
     def result(self) -> Described:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from flow_agent.checks import secret_name
 from flow_agent.storages.repository import RepositoryStorage, checked_ref
 
 if TYPE_CHECKING:
@@ -81,8 +82,9 @@ class Git(RepositoryStorage):
         )
         self.repo, self.repo_host, self.flow_name = repo, repo_host, flow_name
         self.branch_name, self.tag, self.commit = branch_name, tag, commit
-        self.git_token_secret_name, self.git_token_username = git_token_secret_name, git_token_username
-        self.git_clone_url_secret_name = git_clone_url_secret_name
+        self.git_token_secret_name = secret_name(git_token_secret_name, what="Git: git_token_secret_name")
+        self.git_token_username = git_token_username
+        self.git_clone_url_secret_name = secret_name(git_clone_url_secret_name, what="Git: git_clone_url_secret_name")
         self.clone_depth, self.use_ssh, self.format_access_token = clone_depth, use_ssh, format_access_token
         self._check_place()
 

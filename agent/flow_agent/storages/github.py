@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from flow_agent.checks import texts
+from flow_agent.checks import secret_name, texts
 from flow_agent.storages.repository import RepositoryStorage, checked_host
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class GitHub(RepositoryStorage):
         (self.repo,) = texts([repo], what="GitHub: repo")
         if self.repo.count("/") != 1 or {"", ".", ".."} & set(self.repo.split("/")):
             raise ValueError(f"GitHub: repo is {repo!r}, expected 'owner/name'")
-        self.access_token_secret = access_token_secret
+        self.access_token_secret = secret_name(access_token_secret, what="GitHub: access_token_secret")
         self.base_url = base_url and checked_host("GitHub", "base_url", base_url, "https://github.example.org/api/v3")
 
     def repository_options(self) -> dict[str, Json]:

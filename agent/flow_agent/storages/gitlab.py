@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from flow_agent.checks import texts
+from flow_agent.checks import secret_name, texts
 from flow_agent.storages.repository import RepositoryStorage, checked_host
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class GitLab(RepositoryStorage):
         if not self.repo.isdigit() and ("/" not in self.repo or {"", ".", ".."} & set(self.repo.split("/"))):
             raise ValueError(f"GitLab: repo is {repo!r}, expected 'group/name', or the number of the project")
         self.host = host and checked_host("GitLab", "host", host, _HOST)
-        self.access_token_secret = access_token_secret
+        self.access_token_secret = secret_name(access_token_secret, what="GitLab: access_token_secret")
 
     def repository_options(self) -> dict[str, Json]:
         """See :meth:`RepositoryStorage.repository_options`."""

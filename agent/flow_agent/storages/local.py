@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from flow_agent.home import home
 from flow_agent.results.local import LocalResult
-from flow_agent.storages import payload, pickling, sources
+from flow_agent.storages import archives, payload, pickling, sources
 from flow_agent.storages.base import Storage, Stored
 from flow_agent.storages.shelf import publish, withdraw
 
@@ -165,7 +165,7 @@ class Local(Storage):
 
         def write(file: BinaryIO) -> tuple[str, int]:
             if root:
-                return payload.pack_folder(root, file, lambda: None)
+                return archives.pack_folder(root, file, lambda: None)
             hashed = payload.Hashed(file)
             with path.open("rb") as source:
                 while chunk := source.read(1 << 20):
@@ -226,7 +226,7 @@ class Local(Storage):
         if location.get("root"):
             digest, _ = payload.copy_folder(Path(location["root"]), folder, check)
         elif registration.digest is not None and source.suffix == ".tar":
-            digest, _ = payload.unpack(source, folder, check)
+            digest, _ = archives.unpack(source, folder, check)
         else:
             digest, _ = payload.copy_file(source, folder / location["script"], check)
         if not (folder / location["script"]).is_file():

@@ -8,7 +8,6 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,7 +19,7 @@ from flow_agent.storages.base import Storage, Stored
 if TYPE_CHECKING:
     from flow_agent.flow import Described, Flow
     from flow_agent.model import Json, Registration
-    from flow_agent.objects.base import ObjectStore
+    from flow_agent.objects.base import Facts, ObjectStore
     from flow_agent.ports import Fetched, SecretResolver
     from flow_agent.storages.packing import Packed
 
@@ -170,9 +169,9 @@ class ObjectStorage(Storage):
                 for each in packed:
                     location = {**each.location, "key": each.key, "bucket": store.where}
                     if each.file is not None:
-                        put = partial(store.put, each.key, each.file, overwrite=self.overwrite)
+                        put = _Upload(store, each.key, each.file, overwrite=self.overwrite)
                         facts = await retry.fetching(retry.Policy(), put, on_wait)
-                        location |= {"uploaded": True, "version": facts.version, "etag": facts.etag}
+                        location |= {"uploaded": not put.there, "version": facts.version, "etag": facts.etag}
                     stored[each.flow] = Stored(
                         kind=each.kind,
                         location=location,
@@ -208,6 +207,44 @@ class ObjectStorage(Storage):
                 if self.prefix is not None:
                     return await download.folder(store, registration, self.prefix, into, known)
                 return await download.one(store, registration, into, known)
+
+
+class _Upload:
+    """One file on its way to its key, where it may lie already (``there``).
+
+    An upload whose answer is lost may have been taken, and is then in the way of its own second try where nothing is
+    overwritten.
+    """
+
+    def __init__(self, store: ObjectStore, key: str, file: Path, *, overwrite: bool) -> None:
+        self._store, self._key, self._file, self._overwrite = store, key, file, overwrite
+        self.there = False
+
+    async def __call__(self) -> Facts:
+        """One try.
+
+        Raises StoreError.
+        """
+        from flow_agent.errors import StoreError
+
+        try:
+            return await self._store.put(self._key, self._file, overwrite=self._overwrite)
+        except StoreError as error:
+            if error.transient or self._overwrite or (facts := await self._same()) is None:
+                raise
+            self.there = True
+            return facts
+
+    async def _same(self) -> Facts | None:
+        """What lies there, if that is our file."""
+        from flow_agent.errors import StoreError
+
+        copy = self._file.with_name(f"{self._file.name}.there")
+        try:
+            facts = await self._store.get(self._key, copy)
+        except StoreError:
+            return None
+        return facts if facts is not None and facts.digest == payload.digest_of(self._file) else None
 
 
 def _absolute(value: _Path | None) -> Path | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from flow_agent.storages import payload, pickling, sources
+from flow_agent.storages import archives, payload, pickling, sources
 
 if TYPE_CHECKING:
     from flow_agent.flow import Flow
@@ -55,7 +55,7 @@ def script(flow: Flow, key: str, file: Path, *, given: Path | None, root: Path |
     path, top = sources.script_of(flow, given, root, "local_script_path")
     with file.open("xb") as opened:
         if top:
-            digest, size = payload.pack_folder(top, opened, lambda: None)
+            digest, size = archives.pack_folder(top, opened, lambda: None)
         else:
             hashed = payload.Hashed(opened)
             with path.open("rb") as source:

@@ -1,4 +1,4 @@
-"""Copies, packs and unpacks what is stored, in pieces and within bounds; tells the digest of what it handled.
+"""Copies what is stored, in pieces and within bounds; tells the digest of what it handled.
 
 The digest of a payload is the SHA-256 of its one file, or, for a folder, of the sorted list of its paths and the
 digests of their contents. It depends on contents only: packing and unpacking does not change it.
@@ -10,10 +10,9 @@ import hashlib
 import json
 import os
 import stat
-import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 MOST_FILES = 10_000
@@ -78,7 +77,7 @@ def copy_file(source: Path, target: Path, check: Check, *, follow: bool = True) 
 
     Raises OSError: it cannot be read or written. Refused: it is no file.
     """
-    with _open(source, follow=follow) as file, target.open("xb") as copy:
+    with open_file(source, follow=follow) as file, target.open("xb") as copy:
         read = Hashed(file, check)
         while chunk := read.read(_CHUNK):
             copy.write(chunk)
@@ -87,7 +86,11 @@ def copy_file(source: Path, target: Path, check: Check, *, follow: bool = True) 
     return read.digest, read.size
 
 
-def _open(source: Path, *, follow: bool) -> BinaryIO:
+def open_file(source: Path, *, follow: bool) -> BinaryIO:
+    """``source`` for reading.
+
+    Raises OSError. Refused: it is no file.
+    """
     # Not blocking: what was a file a moment ago may be a pipe now, on which opening waits for ever.
     descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -146,7 +149,7 @@ def _link(root: Path, link: Path) -> Entry:
     return Entry(link.relative_to(root).as_posix(), link=leads)
 
 
-def _digest(found: list[tuple[Entry, str]]) -> str:
+def digest_of_entries(found: list[tuple[Entry, str]]) -> str:
     """Of a folder, from its entries and the digests of their contents."""
     if len(found) == 1 and found[0][0].link is None and "/" not in found[0][0].path:
         return found[0][1]
@@ -162,7 +165,7 @@ def digest_of(path: Path, check: Check = lambda: None) -> str:
     Raises OSError, Refused.
     """
     if not path.is_dir():
-        with _open(path, follow=True) as file:
+        with open_file(path, follow=True) as file:
             read = Hashed(file, check)
             while read.read(_CHUNK):
                 continue
@@ -170,7 +173,7 @@ def digest_of(path: Path, check: Check = lambda: None) -> str:
     found = []
     for entry in entries(path, check):
         found.append((entry, "" if entry.link is not None else digest_of(path / entry.path)))
-    return _digest(found)
+    return digest_of_entries(found)
 
 
 def digest_of_text(value: object) -> str:
@@ -195,96 +198,4 @@ def copy_folder(root: Path, target: Path, check: Check) -> tuple[str, int]:
         digest, size = copy_file(root / entry.path, place, check, follow=False)
         found.append((entry, digest))
         total += size
-    return _digest(found), total
-
-
-# Archives
-
-
-def pack_folder(root: Path, file: BinaryIO, check: Check) -> tuple[str, int]:
-    """Write what of ``root`` belongs to a payload as a tar archive; gives digest and size of the contents.
-
-    Raises Refused, OSError.
-    """
-    found: list[tuple[Entry, str]] = []
-    total = 0
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for entry in entries(root, check):
-            info = tarfile.TarInfo(entry.path)
-            if entry.link is not None:
-                info.type, info.linkname = tarfile.SYMTYPE, entry.link
-                archive.addfile(info)
-                found.append((entry, ""))
-                continue
-            with _open(root / entry.path, follow=False) as content:
-                facts = os.fstat(content.fileno())
-                info.size, info.mode = facts.st_size, 0o700 if facts.st_mode & stat.S_IXUSR else 0o600
-                read = Hashed(content, check)
-                archive.addfile(info, read)
-            found.append((entry, read.digest))
-            total += read.size
-    return _digest(found), total
-
-
-def unpack(archive: Path, target: Path, check: Check, *, below: str | None = None) -> tuple[str, int]:
-    """Unpack a tar archive into the empty folder ``target``; gives digest and size of the contents.
-
-    With ``below`` the archive is one of a git host: all of it lies in one folder, of which only what is below that path
-    (empty: everything) is taken.
-
-    Raises Refused: it is no archive, too large, or holds a path or a link that leads out. OSError.
-    """
-    found: list[tuple[Entry, str]] = []
-    total = 0
-    try:
-        with tarfile.open(archive) as members:
-            for member in members if below is None else _members_below(members, PurePosixPath(below)):
-                entry = _checked(member, target, archive)
-                total += entry.size
-                if len(found) >= MOST_FILES or total > MOST_BYTES:
-                    raise Refused(f"{archive} holds more than {MOST_FILES} files or {MOST_BYTES // 1_000_000} MB")
-                found.append((entry, _unpacked(members, member, target / entry.path, check)))
-    except tarfile.TarError as error:
-        raise Refused(f"{archive} is no archive that can be read: {error}") from error
-    return _digest(found), total
-
-
-def _members_below(members: tarfile.TarFile, below: PurePosixPath) -> Iterator[tarfile.TarInfo]:
-    for member in members:
-        inside = PurePosixPath(*PurePosixPath(member.name).parts[1:])
-        if not member.isdir() and inside.is_relative_to(below) and inside != below:
-            member.name = inside.relative_to(below).as_posix()
-            yield member
-
-
-def _checked(member: tarfile.TarInfo, target: Path, archive: Path) -> Entry:
-    path = PurePosixPath(member.name)
-    if not path.parts or path.is_absolute() or ".." in path.parts or not (member.isfile() or member.issym()):
-        raise Refused(f"{archive} holds {member.name!r}, expected only files and links below its top")
-    place = target / path
-    place.parent.mkdir(parents=True, exist_ok=True)
-    # A folder on the way may be a link that came before; each step must be a real one.
-    if place.parent.resolve() != target.resolve() / path.parent:
-        raise Refused(f"{archive} holds {member.name!r} behind a link")
-    if not member.issym():
-        return Entry(path.as_posix(), size=member.size)
-    # `..` only in front, where it climbs real folders: behind a link it could climb further than it looks.
-    link, above = member.linkname, len(path.parts) - 1
-    climbs = PurePosixPath(link).parts.count("..")
-    if os.path.isabs(link) or os.path.normpath(link) != link or climbs > above:  # noqa: PTH117 - texts, not files
-        raise Refused(f"{archive} holds the link {member.name!r} to {link!r}, which leads out of it")
-    return Entry(path.as_posix(), link=link)
-
-
-def _unpacked(members: tarfile.TarFile, member: tarfile.TarInfo, place: Path, check: Check) -> str:
-    if member.issym():
-        place.symlink_to(member.linkname)
-        return ""
-    content = members.extractfile(member)
-    assert content is not None  # it is a file
-    with content, place.open("xb") as file:
-        read = Hashed(content, check)
-        while chunk := read.read(_CHUNK):
-            file.write(chunk)
-    place.chmod(0o700 if member.mode & stat.S_IXUSR else 0o600)
-    return read.digest
+    return digest_of_entries(found), total

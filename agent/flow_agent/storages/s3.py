@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
+from flow_agent.checks import secret_name
 from flow_agent.results.base import checked_bucket
 from flow_agent.results.s3 import S3Result, checked_client, checked_upload
 from flow_agent.storages.objects import ObjectStorage
@@ -68,7 +69,7 @@ class S3(ObjectStorage):
         self.bucket = checked_bucket("S3", bucket)
         self.client_options = checked_client("S3", client_options)
         self.upload_options = checked_upload("S3", upload_options)
-        self.credentials_secret = credentials_secret
+        self.credentials_secret = secret_name(credentials_secret, what="S3: credentials_secret")
 
     @property
     def result(self) -> Described:
