@@ -47,7 +47,8 @@ class _Repository(Repository):
         if response.status_code == 404:
             hint = LOGIN if self._headers else "without credentials Bitbucket may say so for a private repository too"
             return StoreError(f"{text}; credentials: {self.credentials}", transient=False, missing=True, hint=hint)
-        refused = LOGIN if response.status_code in (401, 403) else None
+        login = LOGIN if self._headers else "a private repository needs credentials: name their secret on the storage"
+        refused = login if response.status_code in (401, 403) else None
         return StoreError(f"{text}; credentials: {self.credentials}", transient=False, hint=refused)
 
     async def _table(self, what: str, url: str) -> dict[str, Any]:
@@ -116,7 +117,12 @@ class CloudRepository(_Repository):
     async def file(self, commit: str, path: str, into: Path) -> str:
         """See :meth:`Repository.file`."""
         what = f"{self.where}, {path} at {commit[:12]}"
-        return await self._save(what, f"{self._api}/src/{quote(commit)}/{quote(path)}", into)
+        async with self._asked(what, f"{self._api}/src/{quote(commit)}/{quote(path)}") as response:
+            # A folder is answered with a list of what it holds, as if all were well.
+            if "application/json" in response.headers.get("Content-Type", "") and not path.endswith(".json"):
+                raise StoreError(f"{what} is a folder, expected a file", transient=False, missing=True)
+            digest, _ = await http.save(response, into, what)
+        return digest
 
     async def folder(self, commit: str, path: str, into: Path) -> None:  # noqa: ARG002 - there is no part of it
         """See :meth:`Repository.folder`."""

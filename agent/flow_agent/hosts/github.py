@@ -27,6 +27,8 @@ LOGIN = (
     "let the token read the repository's contents (fine-grained: Contents, read); for an organization with single"
     " sign-on it must be authorized there"
 )
+_OF_A_COMMIT = ("branches-where-head", "check-runs", "check-suites", "comments", "pulls", "status", "statuses")
+"""What GitHub has below a commit: asked for the commit ``x/status``, it would give the status of ``x``."""
 
 
 class GitHubRepository(Repository):
@@ -57,7 +59,7 @@ class GitHubRepository(Repository):
     def _refused(self, what: str, response: httpx.Response, body: bytes) -> StoreError:
         status = response.status_code
         text = f"{what}: {status}{_message(body)}"
-        if status in (403, 429) and (wait := _limited(response.headers)) is not None:
+        if status in (403, 429) and (wait := _limited(response, body)) is not None:
             hint = None if self._token else "with a token (secret GITHUB_ACCESS_TOKEN) the limit is higher"
             return StoreError(f"{text}; the rate limit is reached", transient=True, retry_after=wait, hint=hint)
         if (error := http.busy(response, what, text)) is not None:
@@ -74,11 +76,13 @@ class GitHubRepository(Repository):
         """See :meth:`Repository.commit`."""
         headers = {"If-None-Match": known.etag} if known is not None and known.etag else {}
         what = f"{self.where}, {ref or 'default branch'}"
-        path = f"/commits/{quote(ref or 'HEAD')}"
-        async with self._asked(what, path, "application/vnd.github.sha", headers) as response:
+        path, accept = f"/commits/{quote(ref or 'HEAD')}", "application/vnd.github.sha"
+        if listed := ref is not None and "/" in ref and ref.rpartition("/")[2] in _OF_A_COMMIT:
+            path, accept = f"/commits?sha={quote(ref, safe='')}&per_page=1", "application/vnd.github+json"
+        async with self._asked(what, path, accept, headers) as response:
             if response.status_code == 304:
                 return None
-            name = (await http.said(response)).decode("ascii", "replace").strip()
+            name = _first(await response.aread()) if listed else _line(await http.said(response))
             if len(name) not in (40, 64):
                 raise StoreError(f"{what}: the answer is no commit; is this the API of GitHub?", transient=True)
             found = Commit(name, response.headers.get("ETag", ""))
@@ -90,7 +94,8 @@ class GitHubRepository(Repository):
         place = f"/contents/{quote(path)}?ref={quote(commit)}"
         async with self._asked(what, place, "application/vnd.github.raw+json") as response:
             if "application/json" in response.headers.get("Content-Type", ""):
-                raise StoreError(f"{what} is a folder, expected a file", transient=False, missing=True)
+                found = "a folder, a submodule or a link that leads out of the repository, expected a file"
+                raise StoreError(f"{what} is {found}", transient=False, missing=True)
             digest, _ = await http.save(response, into, what)
         return digest
 
@@ -114,8 +119,21 @@ def _message(body: bytes) -> str:
     return f" ({str(message)[:300]})"
 
 
-def _limited(headers: Mapping[str, str]) -> float | None:
+def _line(body: bytes) -> str:
+    return body.decode("ascii", "replace").strip()
+
+
+def _first(body: bytes) -> str:
+    """The name of the first commit of a list; empty: there is none."""
+    try:
+        return str(json.loads(body)[0]["sha"])
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
+def _limited(response: httpx.Response, body: bytes) -> float | None:
     """Seconds to wait where an answer is about a rate limit, the secondary one too; None: it is not."""
+    headers = response.headers
     if (wait := http.retry_after(headers)) is not None:
         return wait
     if headers.get("X-RateLimit-Remaining") == "0":
@@ -123,4 +141,5 @@ def _limited(headers: Mapping[str, str]) -> float | None:
             return max(1.0, float(headers.get("X-RateLimit-Reset", "")) - time.time())
         except ValueError:
             return 60.0
-    return None
+    # The secondary limit often tells no time; GitHub asks for a minute then.
+    return 60.0 if response.status_code == 429 or b"rate limit" in body.lower() else None
