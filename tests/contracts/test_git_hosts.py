@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from flow_agent import Flow
 from flow_agent.errors import FetchError, RegistrationError, SecretNotFound
 from flow_agent.hosts import bitbucket, codecommit, http
+from flow_agent.hosts.github import GitHubRepository
 from flow_agent.model import Reason, Registration
 from flow_agent.objects import aws
 from flow_agent.objects.pool import clients
@@ -19,6 +21,8 @@ from flow_agent.registration import build_registrations
 from flow_agent.storages import Bitbucket, CodeCommit, GitHub, GitLab
 from flow_agent.testing.storage_contract import Secrets, StorageContract
 from servers.git_hosts import FILES, TOKEN, Hosts, Work
+from servers.github_description import description
+from servers.github_documents import problem
 from servers.proxy import FaultProxy
 
 Make = Callable[..., Any]
@@ -289,21 +293,81 @@ class TestGitHub(TokenTests):
         assert await storage.fetch(made, into, secrets, known=found.validator) is None
         assert len(git_hosts.asked) == 1
 
-    @pytest.mark.parametrize("how", ["primary", "secondary"])
+    @pytest.mark.parametrize("status", [403, 429])
+    @pytest.mark.parametrize("how", ["primary", "secondary", "secondary without a time"])
     async def test_a_rate_limit_is_waited_for(
-        self, how: str, make: Make, into: Path, secrets: Secrets, git_hosts: Hosts
+        self, how: str, status: int, make: Make, into: Path, secrets: Secrets, git_hosts: Hosts
     ) -> None:
-        headers = {
-            "primary": {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) + 30)},
-            "secondary": {"Retry-After": "45"},
+        headers, least, most = {
+            "primary": ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) + 30)}, 25, 31),
+            "secondary": ({"Retry-After": "45"}, 45, 45),
+            "secondary without a time": ({"X-RateLimit-Remaining": "59"}, 60, 60),
         }[how]
+        says = "API rate limit exceeded" if how == "primary" else "You have exceeded a secondary rate limit"
         storage = make(path="alone.py")
-        git_hosts.replies = [(403, headers, {"message": "API rate limit exceeded"})]
-        with pytest.raises(FetchError, match="rate limit") as caught:
+        git_hosts.replies = [(status, headers, problem(status, says))]
+        with pytest.raises(FetchError, match="rate limit is reached") as caught:
             await storage.fetch(registered(storage), into, secrets)
         assert caught.value.transient
-        assert 25 < (caught.value.retry_after or 0) < 50
+        assert least <= (caught.value.retry_after or 0) <= most
         assert "GITHUB_ACCESS_TOKEN" in str(caught.value.hint)
+
+    @pytest.mark.parametrize("name", ["flows/status", "flows/x/comments", "flows/check-runs"])
+    async def test_a_branch_is_not_taken_for_what_belongs_to_a_commit(
+        self, name: str, make: Make, into: Path, secrets: Secrets, work: Work
+    ) -> None:
+        """``commits/flows/status`` would be the status of ``flows``."""
+        work.git("push", "-q", "origin", f"feature/x:refs/heads/{name}")
+        storage = make(path="alone.py", ref=name)
+        made = registered(storage)
+        found = await storage.fetch(made, into, secrets)
+        assert (into / "payload" / "alone.py").read_text().count("feature") == 1
+        assert await storage.fetch(made, into, secrets, known=found.validator) is None
+        for ref in (f"nowhere/{name}", "nowhere/status"):
+            with pytest.raises(FetchError, match=ref) as caught:
+                await make(path="alone.py", ref=ref).fetch(registered(make(path="alone.py", ref=ref)), into, secrets)
+            assert not caught.value.transient
+
+    async def test_an_empty_repository_is_said(self, make: Make, into: Path, secrets: Secrets, work: Work) -> None:
+        for name in ("trunk", "feature/x"):
+            subprocess.run(["git", "-C", work.bare, "update-ref", "-d", f"refs/heads/{name}"], check=True)
+        storage = make(path="alone.py")
+        with pytest.raises(FetchError, match="Git Repository is empty") as caught:
+            await storage.fetch(registered(storage), into, secrets)
+        assert not caught.value.transient
+
+    async def test_a_link_to_a_file_is_that_file_and_one_that_leads_out_is_said(
+        self, make: Make, into: Path, secrets: Secrets, work: Work
+    ) -> None:
+        (work.folder / "link.py").symlink_to("alone.py")
+        (work.folder / "out.py").symlink_to("/etc/passwd")
+        work.push()
+        await make(path="link.py").fetch(registered(make(path="link.py")), into, secrets)
+        assert (into / "payload" / "link.py").read_text() == FILES["alone.py"]
+        (into / "payload" / "link.py").unlink()
+        with pytest.raises(FetchError, match="expected a file") as caught:
+            await make(path="out.py").fetch(registered(make(path="out.py")), into, secrets)
+        assert not caught.value.transient
+
+    async def test_each_operation_that_is_used_is_held_against_githubs_description(
+        self, make: Make, into: Path, secrets: Secrets, git_hosts: Hosts, work: Work
+    ) -> None:
+        """By the server, when a test ends; here is shown that it sees them all."""
+        work.git("push", "-q", "origin", "feature/x:refs/heads/flows/status")
+        await make(path="alone.py", ref="flows/status").fetch(
+            registered(make(path="alone.py", ref="flows/status")), into, secrets
+        )
+        folder = make(path="flows/etl.py", root="flows")
+        await folder.fetch(registered(folder), into, secrets)
+        async with http.client() as client:
+            await GitHubRepository(client, f"{git_hosts.url}/github", "owner/name", None, "none").check()
+        assert {description().name(exchange) for exchange in git_hosts.github} == {
+            "repos/get",
+            "repos/get-commit",
+            "repos/list-commits",
+            "repos/get-content",
+            "repos/download-tarball-archive",
+        }
 
 
 class TestGitLab(TokenTests):

@@ -2,6 +2,7 @@
 
 One server for all: GitHub at ``/github`` (as an Enterprise: ``/api/v3`` is in front of its paths), GitLab at
 ``/api/v4``, Bitbucket Cloud at ``/2.0`` with archives at ``/<workspace>``, Bitbucket Server at ``/rest/api/1.0``.
+What GitHub is asked and answers is held against its own description when a test ends.
 """
 
 from __future__ import annotations
@@ -21,10 +22,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import httpx
 import pytest
+
+from servers import github_documents
+from servers.github_description import Exchange, description
+from servers.github_documents import problem
 
 TOKEN = "good-token-1234"
 BASIC = "Basic dGVhbUBleGFtcGxlLm9yZzphcGktdG9rZW4="  # team@example.org:api-token
+BEARER = (f"Bearer {TOKEN}",)
+# What a name such as `x/status` asks of GitHub: the status of x, and no commit.
+OF_A_COMMIT = ("branches-where-head", "check-runs", "check-suites", "comments", "pulls", "status", "statuses")
 
 
 @dataclass
@@ -38,6 +47,8 @@ class Hosts:
     tokens: list[str | None] = field(default_factory=list)
     replies: list[tuple[int, dict[str, str], object]] = field(default_factory=list)
     """Answers in place of the next ones: status, headers, JSON."""
+    github: list[Exchange] = field(default_factory=list)
+    """What GitHub was asked and has answered."""
 
     @property
     def url(self) -> str:
@@ -60,6 +71,13 @@ class Hosts:
             check=False,
         )
         return found.stdout if found.returncode == 0 else None
+
+    def followed(self, commit: str, path: str) -> bytes | None:
+        """The file that a path leads to, by links inside the repository too."""
+        command = ["git", "-C", str(self.repository), "cat-file", "--batch", "--follow-symlinks"]
+        found = subprocess.run(command, input=f"{commit}:{path}\n".encode(), check=True, capture_output=True).stdout
+        head, _, data = found.partition(b"\n")
+        return data[:-1] if head.split()[1:2] == [b"blob"] else None
 
     def archive(self, commit: str, path: str = "") -> bytes:
         return self.git("archive", "--format=tar.gz", "--prefix=owner-name-1234567/", commit, *([path] if path else []))
@@ -94,23 +112,29 @@ class Answers(BaseHTTPRequestHandler):
         self.say(404, {}, {"message": "Not Found"})
 
     def say(self, status: int, headers: dict[str, str], body: object = None) -> None:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        data = b"" if status == 304 else body if isinstance(body, bytes) else json.dumps(body).encode()
+        if not isinstance(body, bytes) and status != 304:
+            headers = {"Content-Type": "application/json; charset=utf-8", **headers}
+        if self.path.startswith("/github/"):
+            target, asked = self.path.removeprefix("/github"), httpx.Headers(dict(self.headers))
+            self.server.hosts.github.append(
+                Exchange(self.command, target, asked, status, httpx.Headers(headers), data),
+            )
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         if status != 304:
             self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        if status != 304:
-            self.wfile.write(data)
+        self.wfile.write(data)
 
-    def _may(self) -> bool:
+    def _may(self, good: tuple[str, ...], bad: object, hidden: object, hidden_status: int = 404) -> bool:
+        """Whether who asks may see it: with credentials among ``good``, or without any where it is public."""
         given = self.headers.get("Authorization") or self.headers.get("PRIVATE-TOKEN") or ""
-        good = given in (TOKEN, f"Bearer {TOKEN}", BASIC)
-        if given and not good:
-            self.say(401, {}, {"message": "Bad credentials", "error": {"message": "Bad credentials"}})
+        if given and given not in good:
+            self.say(401, {}, bad)
         elif self.server.hosts.private and not given:
-            self.say(404, {}, {"message": "Not Found", "error": {"message": "Repository not found"}})
+            self.say(hidden_status, {}, hidden)
         else:
             return True
         return False
@@ -178,33 +202,84 @@ class Answers(BaseHTTPRequestHandler):
 
     def _github(self, path: str) -> None:
         hosts = self.server.hosts
-        if not self._may():
+        if not self._may(BEARER, problem(401, "Bad credentials"), problem(404, "Not Found")):
             return
+        api = f"{hosts.url}/github"
         if path == "":
-            self.say(200, {"Content-Type": "application/json"}, {"full_name": "owner/name", "default_branch": "trunk"})
+            self._limited(200, {}, github_documents.repository(api, hosts.url, hosts.private))
+        elif path == "/commits":
+            self._commits(self.query.get("sha", "HEAD"), int(self.query.get("per_page", 30)))
         elif path.startswith("/commits/"):
-            ref = unquote(path.removeprefix("/commits/"))
-            commit = hosts.named(ref)
-            if commit is None:
-                self.say(422, {}, {"message": f"No commit found for SHA: {ref}"})
-                return
-            etag = f'"{hashlib.sha256(commit.encode()).hexdigest()}"'
-            if self._changed(etag):
-                assert self.headers["Accept"] == "application/vnd.github.sha"
-                self.say(200, {"ETag": etag, "Content-Type": "application/vnd.github.sha"}, commit.encode())
+            self._commit(unquote(path.removeprefix("/commits/")))
         elif path.startswith("/contents/"):
-            name = unquote(path.removeprefix("/contents/"))
-            commit = self.query["ref"]
-            data = hosts.content(commit, name)
-            if data is not None:
-                self.say(200, {"Content-Type": "application/vnd.github.raw+json; charset=utf-8"}, data)
-            elif hosts.git("ls-tree", commit, f"{name}/"):
-                self.say(200, {"Content-Type": "application/json; charset=utf-8"}, [{"type": "file"}])
-            else:
-                self.say(404, {}, {"message": "Not Found"})
-        elif path.startswith("/tarball/"):
+            self._contents(self.query["ref"], unquote(path.removeprefix("/contents/")))
+        elif path.startswith("/tarball/") and hosts.named(path.removeprefix("/tarball/")):
             commit = path.removeprefix("/tarball/")
-            self.say(302, {"Location": f"http://localhost:{hosts.port}/codeload/{commit}?token=short-lived"}, b"")
+            self._limited(302, {"Location": f"http://localhost:{hosts.port}/codeload/{commit}?token=short-lived"}, b"")
+        else:
+            self._limited(404, {}, problem(404, "Not Found"))
+
+    def _limited(self, status: int, headers: dict[str, str], body: object = None) -> None:
+        """Say it with what is left of the rate limit, which each answer of GitHub tells."""
+        facts = {"Limit": "60", "Remaining": "59", "Used": "1", "Reset": "4102444800", "Resource": "core"}
+        self.say(status, {**headers, **{f"X-RateLimit-{name}": value for name, value in facts.items()}}, body)
+
+    def _commit(self, ref: str) -> None:
+        hosts, section = self.server.hosts, "/commits/commits#get-a-commit"
+        commit = hosts.named(ref)
+        if "/" in ref and ref.rpartition("/")[2] in OF_A_COMMIT:
+            self._limited(404, {}, problem(404, "Not Found"))
+        elif hosts.named("HEAD") is None:
+            self._limited(409, {}, problem(409, "Git Repository is empty.", section))
+        elif commit is None:
+            self._limited(422, {}, problem(422, f"No commit found for SHA: {ref}", section))
+        elif self._changed(etag := f'"{hashlib.sha256(commit.encode()).hexdigest()}"'):
+            sha = "application/vnd.github.sha"
+            if self.headers["Accept"] == sha:
+                self._limited(200, {"ETag": etag, "Content-Type": f"{sha}; charset=utf-8"}, commit.encode())
+            else:
+                self._limited(200, {"ETag": etag}, self._shown(commit))
+
+    def _commits(self, ref: str, most: int) -> None:
+        hosts = self.server.hosts
+        commit = hosts.named(ref)
+        if commit is None:
+            self._limited(404, {}, problem(404, "Not Found", "/commits/commits#list-commits"))
+        elif self._changed(etag := f'"{hashlib.sha256(f"{commit} {most}".encode()).hexdigest()}"'):
+            names = hosts.git("rev-list", f"--max-count={most}", commit).decode().split()
+            self._limited(200, {"ETag": etag}, [self._shown(name) for name in names])
+
+    def _shown(self, commit: str) -> dict[str, Any]:
+        hosts = self.server.hosts
+        shown = hosts.git("show", "--no-patch", f"--format={github_documents.SHOWN}", commit).decode()
+        return github_documents.commit(f"{hosts.url}/github", hosts.url, commit, shown)
+
+    def _contents(self, ref: str, name: str) -> None:
+        hosts = self.server.hosts
+        if (commit := hosts.named(ref)) is None:
+            self._limited(404, {}, problem(404, f"No commit found for the ref {ref}"))
+            return
+        if (data := hosts.followed(commit, name)) is not None:
+            raw = "application/vnd.github.raw+json"
+            assert self.headers["Accept"] == raw
+            self._limited(200, {"Content-Type": f"{raw}; charset=utf-8"}, data)
+            return
+        entries = [self._entry(ref, line) for line in self._listed(commit, f"{name}/")]
+        if entries:
+            self._limited(200, {}, entries)
+        elif found := self._listed(commit, name):
+            # A link to no file of the repository; there are no submodules here.
+            target = (hosts.content(commit, name) or b"").decode()
+            self._limited(200, {}, {**self._entry(ref, found[0]), "target": target})
+        else:
+            self._limited(404, {}, problem(404, "Not Found", "/repos/contents#get-repository-content"))
+
+    def _listed(self, commit: str, path: str) -> list[str]:
+        return self.server.hosts.git("ls-tree", "--long", commit, path).decode().splitlines()
+
+    def _entry(self, ref: str, line: str) -> dict[str, Any]:
+        hosts = self.server.hosts
+        return github_documents.entry(f"{hosts.url}/github", hosts.url, ref, line)
 
     def _codeload(self, commit: str) -> None:
         """Another host: what is private must not come along."""
@@ -215,13 +290,14 @@ class Answers(BaseHTTPRequestHandler):
 
     def _gitlab(self, path: str) -> None:
         hosts = self.server.hosts
-        if not self._may():
+        if not self._may((TOKEN, *BEARER), {"message": "401 Unauthorized"}, {"message": "404 Project Not Found"}):
             return
         project, _, rest = path.partition("/")
         if unquote(project) not in ("group/sub/name", "42"):
             self.say(404, {}, {"message": "404 Project Not Found"})
         elif rest == "":
-            self.say(200, {}, {"id": 42, "default_branch": "trunk"})
+            facts = {"path": "name", "path_with_namespace": "group/sub/name", "empty_repo": False}
+            self.say(200, {}, {"id": 42, **facts, "default_branch": "trunk"})
         elif rest.startswith("repository/commits/"):
             commit = hosts.named(unquote(rest.removeprefix("repository/commits/")))
             if commit is None:
@@ -235,60 +311,91 @@ class Answers(BaseHTTPRequestHandler):
             else:
                 self.say(200, {"Content-Type": "text/plain"}, data)
         elif rest == "repository/archive.tar.gz":
-            self.say(200, {}, hosts.archive(self.query["sha"], self.query.get("path", "")))
+            data = hosts.archive(self.query["sha"], self.query.get("path", ""))
+            self.say(200, {"Content-Type": "application/octet-stream"}, data)
 
     # Bitbucket Cloud
 
+    def _may_cloud(self) -> bool:
+        bad = "Token is invalid, expired, or not supported for this endpoint."
+        hidden = "You may not have access to this repository or it no longer exists in this workspace."
+        return self._may((*BEARER, BASIC), self._cloud_error(bad), self._cloud_error(hidden))
+
+    @staticmethod
+    def _cloud_error(message: str) -> dict[str, Any]:
+        return {"type": "error", "error": {"message": message}}
+
     def _cloud(self, path: str) -> None:
         hosts = self.server.hosts
-        if not self._may():
+        if not self._may_cloud():
             return
         if path == "":
-            self.say(200, {}, {"slug": "name", "mainbranch": {"name": "trunk", "type": "branch"}})
+            facts = {"type": "repository", "full_name": "team/name", "slug": "name", "scm": "git"}
+            self.say(200, {}, {**facts, "mainbranch": {"name": "trunk", "type": "branch"}})
             return
         for prefix, place in (("/refs/branches/", "refs/heads/"), ("/refs/tags/", "refs/tags/"), ("/commit/", "")):
             if path.startswith(prefix):
-                commit = hosts.named(place + unquote(path.removeprefix(prefix)))
+                name = unquote(path.removeprefix(prefix))
+                commit = hosts.named(place + name)
+                target = {"type": "commit", "hash": commit}
                 if commit is None:
-                    self.say(404, {}, {"type": "error", "error": {"message": "No such ref"}})
+                    self.say(404, {}, self._cloud_error("No such ref"))
+                elif place:
+                    self.say(200, {}, {"type": "tag" if "tags" in place else "branch", "name": name, "target": target})
                 else:
-                    self.say(200, {}, {"target": {"hash": commit}} if place else {"hash": commit})
+                    self.say(200, {}, target)
                 return
         commit, _, name = path.removeprefix("/src/").partition("/")
         data = hosts.content(commit, unquote(name))
-        if data is None:
-            self.say(404, {}, {"type": "error", "error": {"message": f"No such file or directory: {name}"}})
+        if data is not None:
+            self.say(200, {"Content-Type": "text/plain; charset=utf-8"}, data)
+        elif found := hosts.git("ls-tree", "--name-only", commit, f"{unquote(name)}/").decode().splitlines():
+            # A folder is no error: the answer is a page of what it holds.
+            of = {"type": "commit", "hash": commit}
+            entries = [{"type": "commit_file", "path": path, "commit": of} for path in found[:10]]
+            self.say(200, {}, {"pagelen": 10, "page": 1, "values": entries})
         else:
-            self.say(200, {}, data)
+            self.say(404, {}, self._cloud_error(f"No such file or directory: {name}"))
 
     def _cloud_archive(self, name: str) -> None:
-        if self._may():
-            self.say(200, {}, self.server.hosts.archive(name.removesuffix(".tar.gz")))
+        if self._may_cloud():
+            data = self.server.hosts.archive(name.removesuffix(".tar.gz"))
+            self.say(200, {"Content-Type": "application/x-gzip"}, data)
 
     # Bitbucket Server
 
     def _server(self, path: str) -> None:
         hosts = self.server.hosts
-        if not self._may():
+        bad = self._server_error("Authentication failed.", "auth.IncorrectPasswordAuthenticationException")
+        hidden = self._server_error("You are not permitted to access this resource", "AuthorisationException")
+        if not self._may(BEARER, bad, hidden, 401):
             return
         if path == "":
-            self.say(200, {}, {"slug": "name", "project": {"key": "PRJ"}})
+            self.say(200, {}, {"slug": "name", "id": 1, "scmId": "git", "project": {"key": "PRJ", "id": 1}})
         elif path == "/commits":
             until = self.query.get("until", "HEAD")
             commit = hosts.named(until)
             if commit is None:
                 said = f"Commit '{until}' does not exist in repository 'name'."
-                self.say(404, {}, {"errors": [{"message": said, "exceptionName": "NoSuchCommitException"}]})
+                self.say(404, {}, self._server_error(said, "commit.NoSuchCommitException"))
             else:
-                self.say(200, {}, {"values": [{"id": commit}], "size": 1, "isLastPage": False, "limit": 1})
+                found = {"id": commit, "displayId": commit[:11]}
+                page = {"size": 1, "limit": 1, "start": 0, "isLastPage": False, "nextPageStart": 1}
+                self.say(200, {}, {"values": [found], **page})
         elif path.startswith("/raw/"):
             data = hosts.content(self.query["at"], unquote(path.removeprefix("/raw/")))
             if data is None:
-                self.say(404, {}, {"errors": [{"message": "The path does not exist at this revision."}]})
+                said = "The path does not exist at this revision."
+                self.say(404, {}, self._server_error(said, "content.NoSuchPathException"))
             else:
-                self.say(200, {}, data)
+                self.say(200, {"Content-Type": "text/plain;charset=UTF-8"}, data)
         elif path == "/archive":
-            self.say(200, {}, hosts.archive(self.query["at"], self.query.get("path", "")))
+            data = hosts.archive(self.query["at"], self.query.get("path", ""))
+            self.say(200, {"Content-Type": "application/octet-stream"}, data)
+
+    @staticmethod
+    def _server_error(message: str, name: str) -> dict[str, Any]:
+        return {"errors": [{"context": None, "message": message, "exceptionName": f"com.atlassian.bitbucket.{name}"}]}
 
 
 class Server(ThreadingHTTPServer):
@@ -378,3 +485,7 @@ def git_hosts(work: Work) -> Iterator[Hosts]:
         finally:
             server.shutdown()
             thread.join()
+    if server.hosts.github:
+        wrong = [text for exchange in server.hosts.github for text in description().wrong(exchange)]
+        if wrong:
+            pytest.fail("GitHub does not describe it so:\n" + "\n".join(wrong))

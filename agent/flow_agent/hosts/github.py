@@ -27,7 +27,7 @@ LOGIN = (
     "let the token read the repository's contents (fine-grained: Contents, read); for an organization with single"
     " sign-on it must be authorized there"
 )
-_OF_A_COMMIT = ("branches-where-head", "check-runs", "check-suites", "comments", "pulls", "status", "statuses")
+OF_A_COMMIT = ("branches-where-head", "check-runs", "check-suites", "comments", "pulls", "status", "statuses")
 """What GitHub has below a commit: asked for the commit ``x/status``, it would give the status of ``x``."""
 
 
@@ -77,7 +77,7 @@ class GitHubRepository(Repository):
         headers = {"If-None-Match": known.etag} if known is not None and known.etag else {}
         what = f"{self.where}, {ref or 'default branch'}"
         path, accept = f"/commits/{quote(ref or 'HEAD')}", "application/vnd.github.sha"
-        if listed := ref is not None and "/" in ref and ref.rpartition("/")[2] in _OF_A_COMMIT:
+        if listed := ref is not None and "/" in ref and ref.rpartition("/")[2] in OF_A_COMMIT:
             path, accept = f"/commits?sha={quote(ref, safe='')}&per_page=1", "application/vnd.github+json"
         async with self._asked(what, path, accept, headers) as response:
             if response.status_code == 304:
