@@ -13,7 +13,7 @@ export PYTHON
 
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo '  PYTHON=/path/to/python chooses the interpreter of .venv; ARGS="-k claim" goes to pytest'
 
 $(VENV)/.ready: pyproject.toml .ci/make-venv .ci/constraints.txt
@@ -31,13 +31,21 @@ $(SERVERS)/.ready: .ci/make-servers .ci/servers.txt
 servers: $(SERVERS)/.ready ## Install the servers that the tests run against (S3, GCS, Azure, AWS)
 	@:
 
+FRAMEWORKS ?= .venv-frameworks
+$(FRAMEWORKS)/.ready: pyproject.toml .ci/make-frameworks .ci/prefect1.txt .ci/prefect3.txt
+	@.ci/make-frameworks $(FRAMEWORKS)
+
+.PHONY: frameworks
+frameworks: $(FRAMEWORKS)/.ready ## Install Prefect 1 and 3, whose flows the tests run
+	@:
+
 .PHONY: demo
 demo: setup ## Register a flow, run it, and show its log and result
 	@PATH="$(abspath $(BIN)):$$PATH" bash docs/examples/demo.sh
 
 .PHONY: test
-test: setup servers ## Run the tests: unit, contracts, end to end, generated
-	@FLOW_AGENT_TEST_SERVERS="$(abspath $(SERVERS))" $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+test: setup servers frameworks ## Run the tests: unit, contracts, end to end, generated
+	@FLOW_AGENT_TEST_SERVERS="$(abspath $(SERVERS))" FLOW_AGENT_TEST_FRAMEWORKS="$(abspath $(FRAMEWORKS))" $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 .PHONY: check
 check: setup ## Check style, types and layers
@@ -65,5 +73,5 @@ pins: ## Renew .ci/constraints.txt with the newest versions (make check test-all
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	@rm -rf .venv .venv-3.* .demo build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-3.* .venv-frameworks .demo build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
 	@find agent tests docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -13,6 +13,7 @@ RECEIPT_REASONS = {
     Reason.FLOW_NOT_FOUND,
     Reason.PARAMETERS_INVALID,
     Reason.RESULT_FAILED,
+    Reason.CANCELLED,
 }
 """What a runner may say of its own end; an attempt that writes another word into its receipt is not believed."""
 
@@ -36,7 +37,10 @@ def judge(ending: Ending, why: Reason | None, timeout: float | None) -> Outcome:
         return _stopped(why or Reason.AGENT_STOPPING, timeout, code)
     receipt = ending.receipt
     if receipt is not None and not receipt.get("ok") and receipt.get("reason") in RECEIPT_REASONS:
-        return _failed(Reason(receipt["reason"]), str(receipt.get("detail", "")), code)
+        reason, detail = Reason(receipt["reason"]), str(receipt.get("detail", ""))
+        if reason is Reason.CANCELLED:  # a flow of another framework says that of itself
+            return Outcome(state=State.CANCELLED, reason=reason, detail=detail[:LONGEST_DETAIL], exit_code=code)
+        return _failed(reason, detail, code)
     if ending.signal is not None:
         return _failed(Reason.KILLED, _killed(ending.signal) + _last_lines(ending.tail), code)
     if ending.code != 0:

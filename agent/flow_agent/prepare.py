@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from flow_agent import retry
 from flow_agent.cache import Cache
-from flow_agent.errors import SecretNotFound
+from flow_agent.errors import LaunchError, SecretNotFound
 from flow_agent.model import Claim, LaunchSpec, Registration
 from flow_agent.ports import Fetched, Storage
 from flow_agent.resolver import Resolver
@@ -122,7 +122,20 @@ def _configured(env: Mapping[str, str | Mapping[str, str]], secrets: Mapping[str
 
 
 def _interpreter(registration: Registration) -> str | None:
-    """The interpreter that registered the flow, where it is another one than ours and still there."""
+    """The interpreter that the run config names, else the one that registered the flow, where it is still there; None:
+    it is our own.
+
+    Raises LaunchError: the one that is named is not there.
+    """
+    if (named := registration.run_config.get("python")) is not None and named != sys.executable:
+        if not os.access(named, os.X_OK):
+            raise LaunchError(
+                f"the run config of flow {registration.flow!r} names the interpreter {named}, which is not on"
+                f" {socket.gethostname()}",
+                transient=False,
+                hint="install it there, or give the flow and the agents that have it a label of their own",
+            )
+        return str(named)
     path = registration.interpreter
     if registration.kind == "module" and registration.location.get("host") != socket.gethostname():
         return None

@@ -33,7 +33,7 @@ def build_registrations(flows: Iterable[Flow], *, labels: Iterable[str] = ()) ->
     try:
         for storage, its_flows in _by_storage(wanted):
             stored |= storage.store(its_flows)
-        return [_registration(flow, stored[flow.name], added) for flow in wanted]
+        return [described(flow, stored[flow.name], added) for flow in wanted]
     except BaseException:
         for flow in wanted:
             if flow.name in stored:
@@ -67,7 +67,11 @@ def _by_storage(flows: Sequence[Flow]) -> list[tuple[Storage, list[Flow]]]:
     return list(found.values())
 
 
-def _registration(flow: Flow, stored: Stored, added: frozenset[str]) -> Registration:
+def described(flow: Flow, stored: Stored, added: frozenset[str]) -> Registration:
+    """The registration of ``flow``, which lies where ``stored`` says; ``added`` are further labels.
+
+    Raises InvalidInput: a label is none.
+    """
     storage: Storage = flow.storage
     run_config, result = flow.run_config, flow.result or storage.result
     labels = {*flow.labels, *getattr(run_config, "labels", ()), *storage.labels, *added}

@@ -135,7 +135,11 @@ class UniversalRun(RunConfig):
 
 
 class LocalRun(RunConfig):
-    """Runs in a process of the agent's machine, in ``working_dir`` (made absolute where the flow is registered)."""
+    """Runs in a process of the agent's machine, in ``working_dir`` (made absolute where the flow is registered).
+
+    ``python`` is the path of the interpreter that runs it there, 3.11 or newer; it needs what the flow imports, and
+    nothing of ours.
+    """
 
     launcher = "process"
 
@@ -145,11 +149,15 @@ class LocalRun(RunConfig):
         env: Mapping[str, str | Secret] | None = None,
         labels: Iterable[str] | None = None,
         working_dir: str | Path | None = None,
+        python: str | Path | None = None,
     ) -> None:
         super().__init__(env=env, labels=labels)
+        if python is not None and not (isinstance(python, str | Path) and Path(python).expanduser().is_absolute()):
+            raise ValueError(f"LocalRun: python is {python!r}, expected the absolute path of an interpreter")
+        self.python = None if python is None else str(Path(python).expanduser())
         if working_dir is not None and not isinstance(working_dir, str | Path):
             raise TypeError(f"LocalRun: working_dir is {working_dir!r}, expected a path")
         self.working_dir = None if working_dir is None else str(Path(working_dir).expanduser().absolute())
 
     def _options(self) -> dict[str, Any]:
-        return {"working_dir": self.working_dir}
+        return {"working_dir": self.working_dir, "python": self.python}

@@ -275,6 +275,7 @@ def test_run_configs_describe_themselves_as_json_and_are_equal_by_it(tmp_path, m
         "env": {"A": "1", "B": {"secret": "NAME"}},
         "labels": ["x"],
         "working_dir": str(tmp_path / "work"),
+        "python": None,
     }
     assert config == LocalRun(env={"B": Secret("NAME"), "A": "1"}, labels=["x"], working_dir=tmp_path / "work")
     assert config != UniversalRun(env=config.env, labels=["x"])

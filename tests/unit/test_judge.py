@@ -21,7 +21,8 @@ RAISED = {"ok": False, "reason": "raised", "detail": "ValueError: no"}
         (Ending(code=3), None, State.FAILED, Reason.EXITED, 3, "exited with code 3"),
         (Ending(code=3, receipt=OK), None, State.FAILED, Reason.EXITED, 3, "after the flow had returned"),
         (Ending(code=1, receipt=RAISED), None, State.FAILED, Reason.RAISED, 1, "ValueError: no"),
-        (Ending(code=1, receipt=RAISED | {"reason": "cancelled"}), None, State.FAILED, Reason.EXITED, 1, "code 1"),
+        (Ending(code=1, receipt=RAISED | {"reason": "timed_out"}), None, State.FAILED, Reason.EXITED, 1, "code 1"),
+        (Ending(code=1, receipt=RAISED | {"reason": "cancelled"}), None, State.CANCELLED, Reason.CANCELLED, 1, "no"),
         (
             Ending(code=1, receipt=RAISED | {"reason": "python_mismatch"}),
             None,

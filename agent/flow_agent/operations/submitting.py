@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 import anyio
@@ -14,7 +15,7 @@ from flow_agent.errors import InvalidInput, ParametersInvalid, RegistrationError
 from flow_agent.labels import checked
 from flow_agent.model import Json, Registration, Run, Submission
 from flow_agent.plugins import load
-from flow_agent.ports import Queue
+from flow_agent.ports import Queue, SecretResolver
 
 MOST_AT_ONCE = 100_000
 """Runs of one submission: they are one transaction, which keeps other writers waiting."""
@@ -29,23 +30,33 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 async def register(
-    queue: Queue, targets: Sequence[str], *, labels: Iterable[str] = (), on_output: Callable[[str], None]
+    queue: Queue,
+    targets: Sequence[str],
+    *,
+    labels: Iterable[str] = (),
+    on_output: Callable[[str], None],
+    secrets_of: Callable[[], AbstractAsyncContextManager[SecretResolver]],
 ) -> list[Registration]:
-    """Register the flows of all ``targets`` (``FILE_OR_MODULE[:FLOW]``) in one transaction.
+    """Register the flows of all ``targets`` in one transaction: ``FILE_OR_MODULE[:FLOW]``, or a place.
 
     ``labels`` are added to each flow's own. ``on_output`` gets what the files print, a line at a time.
+    ``secrets_of`` this machine a place is looked at with.
 
     Raises RegistrationError: a file raises or holds no flow, or two targets define the same flow; nothing was
     registered. InvalidInput: a label is none.
     """
     from flow_agent.collect import collect  # noqa: PLC0415 - most verbs do not register
+    from flow_agent.places import place_of, registered_in_place  # noqa: PLC0415 - as above
 
     wanted = tuple(sorted(checked(labels)))
     stored: list[Registration] = []
     defined_by: dict[str, str] = {}
     try:
         for target in targets:
-            found = await collect(target, labels=wanted, on_output=on_output)
+            if (place := place_of(target)) is not None:
+                found = await registered_in_place(place, labels=wanted, on_output=on_output, secrets_of=secrets_of)
+            else:
+                found = await collect(target, labels=wanted, on_output=on_output)
             stored += found
             for registration in found:
                 _refuse_twin(registration.flow, defined_by, target)

@@ -6,10 +6,13 @@ import importlib
 import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
+from inspect import isfunction
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import Any
 
 from flow_agent.flow import Flow, loading
+from flow_agent.runner import foreign
 
 
 class _Source(SourceFileLoader):
@@ -44,7 +47,7 @@ def load_script(root: Path, path: str) -> ModuleType:
     module = module_from_spec(spec)
     sys.modules[name] = module
     try:
-        with loading():
+        with loading(), foreign.loading(file.read_bytes()):
             spec.loader.exec_module(module)
     except BaseException:
         sys.modules.pop(name, None)
@@ -73,8 +76,10 @@ def _free(name: str, file: Path) -> bool:
     return name not in sys.stdlib_module_names
 
 
-def flow_of_module(name: str, attribute: str | None, flow: str) -> Flow:
+def flow_of_module(name: str, attribute: str | None, flow: str) -> Any:
     """The flow called ``flow`` of the installed module ``name``: one of its flows, or what ``attribute`` is or makes.
+
+    As :func:`find_flow` gives it.
 
     Raises LookupError: there is no such module, attribute or flow. Whatever the module raises.
     """
@@ -92,28 +97,41 @@ def flow_of_module(name: str, attribute: str | None, flow: str) -> Flow:
         if not hasattr(found, part):
             raise LookupError(f"module {name} has no {attribute}")
         found = getattr(found, part)
-    if not isinstance(found, Flow) and callable(found):
+    if isfunction(found):
+        if found.__name__ == flow:
+            return found
         found = found()
-    if isinstance(found, Flow) and found.name == flow:
+    if (called := name_of(found)) == flow:
         return found
-    what = f"the flow {found.name!r}" if isinstance(found, Flow) else f"a {type(found).__name__}"
+    what = f"the flow {called!r}" if called is not None else f"a {type(found).__name__}"
     raise LookupError(f"{name}:{attribute} is {what}, expected the flow {flow!r}, or a function that makes it")
 
 
-def flows_of(module: ModuleType) -> list[Flow]:
-    """The flows among the module's names, each once, in the order in which they were made."""
-    found = {id(value): value for value in vars(module).values() if isinstance(value, Flow)}
-    return sorted(found.values(), key=lambda flow: flow.number)
+def name_of(value: object) -> str | None:
+    """What a flow is called, ours or another framework's; None: it is no flow."""
+    if isinstance(value, Flow):
+        return value.name
+    return str(value.name) if foreign.framework(value) is not None else None  # type: ignore[attr-defined]
 
 
-def find_flow(module: ModuleType, name: str) -> Flow:
-    """The flow called ``name`` in ``module``.
+def flows_of(module: ModuleType) -> list[Any]:
+    """The flows among the module's names, each once: ours in the order in which they were made, then others'."""
+    values = {id(value): value for value in vars(module).values()}.values()
+    ours = sorted((value for value in values if isinstance(value, Flow)), key=lambda flow: flow.number)
+    return [*ours, *(value for value in values if foreign.framework(value) is not None)]
+
+
+def find_flow(module: ModuleType, name: str) -> Any:
+    """The flow called ``name`` in ``module``, ours or another framework's; if there is none, the function ``name``.
 
     Raises LookupError: there is none; the message lists those that were found.
     """
     flows = flows_of(module)
     for flow in flows:
-        if flow.name == name:
+        if name_of(flow) == name:
             return flow
-    found = f"found: {', '.join(repr(flow.name) for flow in flows)}" if flows else "it has no flow at all"
+    function = vars(module).get(name)
+    if isfunction(function):
+        return function
+    found = f"found: {', '.join(repr(name_of(flow)) for flow in flows)}" if flows else "it has no flow at all"
     raise LookupError(f"there is no flow {name!r} in {getattr(module, '__file__', module.__name__)}; {found}")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, NoReturn
 
-from flow_agent.runner import records, results
+from flow_agent.runner import foreign, records, results
 from flow_agent.runner.channel import Channel
 
 GO, EVENTS = 3, 4
@@ -95,12 +95,21 @@ def _call(message: dict[str, Any]) -> Any:
         function = _load(message)
         if function is None:
             return None
+        if foreign.framework(function) is not None:
+            return _run_foreign(function, message)
         if message["payload"]["kind"] != "pickle":  # a pickle's were checked against the same function at submit
             _check(function, message["parameters"])
         value = function(**message["parameters"])
         if isinstance(value, Coroutine):
             value = _await(value)
         return value
+
+
+def _run_foreign(target: Any, message: dict[str, Any]) -> Any:
+    try:
+        return foreign.run(target, message["parameters"], message["secrets"], message["folder"])
+    except foreign.Ended as ended:
+        raise Refused(ended.reason, ended.detail) from None
 
 
 def _await(value: Any) -> Any:
@@ -112,38 +121,29 @@ def _await(value: Any) -> Any:
     return asyncio.run(flow())
 
 
-def _load(message: dict[str, Any]) -> Callable[..., Any] | None:
+def _load(message: dict[str, Any]) -> Any:
+    """The function to call (None: there is none), or a flow of another framework."""
     payload, folder = message["payload"], message["folder"]
     if payload["kind"] == "pickle":
-        return _unpickle(os.path.join(folder, payload["path"]), message["python"])
+        from flow_agent.runner.stored import Mismatch, load
+
+        try:
+            return load(os.path.join(folder, payload["path"]), message["python"])
+        except Mismatch as mismatch:
+            raise Refused("python_mismatch", str(mismatch)) from None
     from pathlib import Path
 
+    from flow_agent.flow import Flow
     from flow_agent.runner.load import find_flow, flow_of_module, load_script
 
-    found: Callable[..., Any] | None
     try:
         if payload["kind"] == "module":
-            found = flow_of_module(payload["module"], payload["attribute"], payload["flow"]).function
+            found = flow_of_module(payload["module"], payload["attribute"], payload["flow"])
         else:
-            found = find_flow(load_script(Path(folder, payload["root"]), payload["path"]), payload["flow"]).function
+            found = find_flow(load_script(Path(folder, payload["root"]), payload["path"]), payload["flow"])
     except LookupError as error:
         raise Refused("flow_not_found", str(error.args[0])) from None
-    return found
-
-
-def _unpickle(path: str, python: str | None) -> Callable[..., Any] | None:
-    import pickle  # the digest of these bytes was checked before we were started
-
-    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    if python not in (None, here):
-        raise Refused(
-            "python_mismatch",
-            f"the flow was pickled by Python {python}, this is Python {here} ({sys.executable}); a pickle runs only on"
-            " the minor version that wrote it: register the flow again from this one, or store it as a script",
-        )
-    with open(path, "rb") as file:
-        function: Callable[..., Any] | None = pickle.load(file)
-    return function
+    return found.function if isinstance(found, Flow) else found
 
 
 def _check(function: Callable[..., Any], parameters: dict[str, Any]) -> None:

@@ -24,8 +24,31 @@ class EventHandler(logging.Handler):
             self.handleError(record)
 
 
+class _Installed:
+    """The handler of this process; none where a flow runs without an agent."""
+
+    handler: EventHandler | None = None
+
+
 def install(channel: Channel) -> None:
     """Send the root logger's records from INFO on; a flow may set another level."""
     root = logging.getLogger()
-    root.addHandler(EventHandler(channel))
+    _Installed.handler = EventHandler(channel)
+    root.addHandler(_Installed.handler)
     root.setLevel(logging.INFO)
+
+
+def take_over(framework: str) -> None:
+    """Send the records of a framework's loggers too, which has them printed, and perhaps has taken our handler away."""
+    if _Installed.handler is None:
+        return
+    root = logging.getLogger()
+    names = [name for name in root.manager.loggerDict if f"{name}.".startswith(f"{framework}.")]
+    for logger in (root, *map(logging.getLogger, names)):
+        for handler in list(logger.handlers):
+            prints = isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
+            if prints and (logger is not root or type(handler).__module__.startswith(framework)):
+                logger.removeHandler(handler)
+        logger.propagate = True
+    if _Installed.handler not in root.handlers:
+        root.addHandler(_Installed.handler)

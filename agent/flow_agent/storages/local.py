@@ -136,8 +136,8 @@ class Local(Storage):
             raise RegistrationError(f"flow {flow.name!r} cannot be stored: {error}") from error
 
     def discard(self, stored: Stored) -> None:
-        """See :meth:`Storage.discard`; a script that follows its source is the author's own file, and stays."""
-        if stored.digest is not None:
+        """See :meth:`Storage.discard`; what is the author's own file stays."""
+        if stored.digest is not None and not stored.location.get("theirs"):
             withdraw(self.directory, Path(stored.location["path"]))
 
     def _pickle(self, flow: Flow) -> Stored:

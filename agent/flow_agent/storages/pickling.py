@@ -36,11 +36,13 @@ def dump_function(flow: Flow, file: BinaryIO) -> None:
     from flow_agent.storages.neighbours import warn_of_pickle  # noqa: PLC0415 - only storing needs it
 
     warn_of_pickle(flow)
+    # A flow of another framework is what it is; it only looks like a function to us.
+    what_runs = getattr(flow.function, "target", flow.function)
     with _by_value(own_modules(flow)):
         try:
-            cloudpickle.dump(flow.function, file)
+            cloudpickle.dump(what_runs, file)
         except Exception as error:
-            what = _culprit(flow.function)
+            what = _culprit(what_runs)
             reason = f"{type(error).__name__}: {error}"
             raise RegistrationError(
                 f"flow {flow.name!r} cannot be pickled{f', because it uses {what}' if what else ''} ({reason})",
