@@ -68,6 +68,7 @@ class Cli:
         keep = {key: value for key, value in os.environ.items() if not key.startswith("FLOW_AGENT_")}
         self.env = keep | {"FLOW_AGENT_HOME": str(self.home), "PYTHONWARNINGS": "error"}
         self.agents: list[subprocess.Popen[bytes]] = []
+        self.command = COMMAND
         self.prefix: list[str] = []
         """What stands before the command: how to be another user."""
 
@@ -79,7 +80,7 @@ class Cli:
 
     def run(self, *arguments: str, stdin: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [*self.prefix, COMMAND, *arguments],
+            [*self.prefix, self.command, *arguments],
             env=self.env,
             cwd=self.folder,
             input=stdin,
@@ -115,7 +116,7 @@ class Cli:
         """An agent in the background; its log goes to ``agent.log``."""
         with (self.folder / "agent.log").open("ab") as log:
             agent = subprocess.Popen(
-                [COMMAND, "start", *arguments],
+                [self.command, "start", *arguments],
                 env=self.env,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from flow_agent import prefect1
@@ -16,10 +15,10 @@ from flow_agent.runner import foreign
 from flow_agent.storages.base import Storage
 
 
-def adopted(found: Any, file: str | None, module: str | None, root: Path | None) -> Flow:
+def adopted(found: Any, file: str | None, module: str | None) -> Flow:
     """``found`` as a flow of ours, to be registered; one that is ours already stays itself.
 
-    ``file`` and ``module`` are where it was loaded from; ``root`` is the folder of the packages that ``file`` is in.
+    ``file`` and ``module`` are where it was loaded from. What names no storage is pickled, with the author's modules.
 
     Raises RegistrationError, TypeError, ValueError: what it says of itself cannot be ours.
     """
@@ -31,7 +30,7 @@ def adopted(found: Any, file: str | None, module: str | None, root: Path | None)
     elif kind == "prefect1":
         flow = _of_prefect1(found, file)
     else:
-        flow = Flow(str(found.name), foreign.Callee(found), storage=_beside(file, root))
+        flow = Flow(str(found.name), foreign.Callee(found))
     flow.file, flow.module = file, module
     return flow
 
@@ -73,13 +72,3 @@ def placed(found: Any, storage: Storage, file: str | None) -> Flow:
 
 def _name(function: Callable[..., Any]) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
-
-
-def _beside(file: str | None, root: Path | None) -> Storage | None:
-    """Prefect 2 and 3 load their flows from source code, and so do we."""
-    if file is None:
-        return None
-    from flow_agent.storages.local import Local  # noqa: PLC0415 - only where it is needed
-
-    inside = root if root is not None and root != Path(file).parent else None
-    return Local(path=file, root=inside, stored_as_script=True)

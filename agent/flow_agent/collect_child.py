@@ -71,9 +71,9 @@ def _collected(target: str, labels: Iterable[str], lies: Mapping[str, Any] | Non
 
 def _defined(place: str, name: str | None) -> list[Flow]:
     """The flows of a file or module, those of other frameworks as ours."""
-    module, root = _loaded(place)
+    module = _loaded(place)
     found = _named(module, name, place)
-    return [adopted(each, getattr(module, "__file__", None), module.__name__, root) for each in found]
+    return [adopted(each, getattr(module, "__file__", None), module.__name__) for each in found]
 
 
 def _named(module: ModuleType, name: str | None, place: str) -> list[Any]:
@@ -158,8 +158,7 @@ def _exists(place: str, how: Literal["is_file", "exists"]) -> bool:
         return False
 
 
-def _loaded(place: str) -> tuple[ModuleType, Path | None]:
-    """The module, and for a file the folder of the packages that it is in."""
+def _loaded(place: str) -> ModuleType:
     if not _is_file(place) and not all(part.isidentifier() for part in place.split(".")):
         raise RegistrationError(f"there is no file {place}, and it is no name of a module")
     file = Path(place).absolute()
@@ -167,11 +166,11 @@ def _loaded(place: str) -> tuple[ModuleType, Path | None]:
         what = "is a folder, expected a file" if file.is_dir() else "does not exist"
         raise RegistrationError(f"{place} {what}", hint="name a Python file, or a module as pkg.mod")
     if not _is_file(place):
-        return _imported(place), None
+        return _imported(place)
     root = file.parent
     while (root / "__init__.py").is_file() and root.name.isidentifier() and root != root.parent:
         root = root.parent
-    return _executed(root, file.relative_to(root).as_posix(), place), root
+    return _executed(root, file.relative_to(root).as_posix(), place)
 
 
 def _executed(root: Path, path: str, place: str) -> ModuleType:

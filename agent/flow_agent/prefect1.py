@@ -111,8 +111,6 @@ def _storage(theirs: Any, labels: tuple[str, ...], what: str, warn: Warn) -> Sto
         made: Storage = getattr(storages, kind)(**given, **common)
     except (TypeError, ValueError) as error:
         raise RegistrationError(f"{what}: its storage cannot be taken over: {error}") from error
-    if getattr(theirs, "result", None) is not None:
-        warn(f"{what}: the result of its storage is kept for its tasks; return values are ours to store")
     return made
 
 

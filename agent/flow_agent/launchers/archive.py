@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import uuid
 import zipfile
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def runner_archive(folder: Path) -> Path:
     if path.exists():
         return path
     make_private(folder)
-    staged = folder / f"{path.name}.{os.getpid()}.tmp"
+    staged = folder / f"{path.name}.{uuid.uuid4().hex}.tmp"  # two attempts may make it at one time
     with zipfile.ZipFile(staged, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
             archive.writestr(name, data)

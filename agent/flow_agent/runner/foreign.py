@@ -135,7 +135,7 @@ def _run_prefect(flow: Any, parameters: Mapping[str, Any], folder: str) -> Any:
             except Exception as error:
                 if type(error).__name__ != "ParameterTypeError":
                     raise
-                raise Ended("parameters_invalid", str(error)) from None
+                raise Ended("parameters_invalid", " ".join(str(error).split())) from None
         try:
             value = flow(**parameters)
             return _awaited(value) if isinstance(value, Coroutine) else value

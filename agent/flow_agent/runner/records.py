@@ -50,5 +50,9 @@ def take_over(framework: str) -> None:
             if prints and (logger is not root or type(handler).__module__.startswith(framework)):
                 logger.removeHandler(handler)
         logger.propagate = True
+    # It talks to its server by HTTP, which would be most of the log.
+    for name in ("httpx", "httpcore"):
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.WARNING)
     if _Installed.handler not in root.handlers:
         root.addHandler(_Installed.handler)
