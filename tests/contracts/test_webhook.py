@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
+import ssl
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from flow_agent import Flow
+from flow_agent import Flow, resolver
 from flow_agent.errors import FetchError, RegistrationError, SecretNotFound, VerificationError
 from flow_agent.hosts import http
 from flow_agent.model import Reason, Registration
+from flow_agent.objects.pool import clients
 from flow_agent.registration import build_registrations
 from flow_agent.storages import Webhook
 from flow_agent.testing.storage_contract import Secrets, StorageContract
@@ -189,11 +193,236 @@ class TestFiles(WebhookTests):
         seen = dropbox.seen[-1]
         assert (seen["X-$ONE"], seen["Authorization"]) == ("v2-v1", "Basic dXNlcjp2MQ==")
 
-    async def test_a_name_that_is_nowhere_is_said(self, make: Make, into: Path) -> None:
+    # Templates
+
+    @pytest.mark.parametrize("given", [{"url": "{}/$NOWHERE"}, {"url": "{}", "headers": {"A": "b-${NOWHERE}"}}])
+    async def test_a_name_that_is_nowhere_is_said_and_nothing_is_sent(
+        self, given: dict[str, Any], make: Make, into: Path, dropbox: DropBox
+    ) -> None:
+        """The older system told this by errors of two kinds, one of them a bare KeyError."""
         made = registered(make())
-        storage = make(get_flow_request_kwargs={"url": "https://example.org/$NOWHERE"})
+        sent = len(dropbox.seen)
+        arguments = {**given, "url": given["url"].format(dropbox.url)}
         with pytest.raises(SecretNotFound, match="NOWHERE"):
-            await storage.fetch(made, into, Secrets({}))
+            await make(get_flow_request_kwargs=arguments).fetch(made, into, Secrets({}))
+        with pytest.raises(SecretNotFound, match=r"NOWHERE.*looked in"):
+            registered(make(build_request_kwargs=arguments))
+        assert len(dropbox.seen) == sent
+
+    @pytest.mark.parametrize(
+        ("given", "sent"),
+        [
+            ({"data": {"a": "$X", "b": ["1", "$X"]}}, b"a=v+%26&b=1&b=v+%26"),
+            ({"data": [("a", "$X"), ("b", "2"), ("a", "3")]}, b"a=v+%26&a=3&b=2"),
+            ({"data": "a=$X"}, b"a=v &"),
+            ({"json": {"a": ["$X", ("$X",), 1, None]}}, b'{"a":["v &",["v &"],1,null]}'),
+            ({"params": {"a": "$X"}}, "?a=v+%26"),
+            ({"params": [("a", "$X"), ("a", "2")]}, "?a=v+%26&a=2"),
+            ({"cookies": {"a": "${Y}"}}, {"Cookie": "a=w"}),
+            ({"cookies": [("a", "${Y}")]}, {"Cookie": "a=w"}),
+            ({"headers": {"$Y": "$Y", "Accept": None}}, {"$Y": "w"}),
+            ({"headers": {"X-Note": "Grüße $Y"}}, {"X-Note": "Grüße w"}),
+            ({"auth": ("$Y", "${Y}")}, {"Authorization": "Basic dzp3"}),
+            ({"timeout": ("$N", 5)}, b""),
+        ],
+        ids=str,
+    )
+    async def test_each_argument_of_a_request_is_filled_in(
+        self, given: dict[str, Any], sent: Any, make: Make, into: Path, dropbox: DropBox
+    ) -> None:
+        """The older system left lists and tuples as they were."""
+        made = registered(make())
+        dropbox.replies = [(200, {}, dropbox.files["/plain/one"])]
+        kwargs = {"url": f"{dropbox.url}/plain/one", **given}
+        before = copy.deepcopy(kwargs)
+        storage = make(get_flow_request_kwargs=kwargs, get_flow_request_http_method="POST")
+        described = copy.deepcopy(storage.describe())
+        assert await storage.fetch(made, into, Secrets({"X": "v &", "Y": "w", "N": "5"})) is not None
+        match sent:
+            case bytes():
+                assert dropbox.bodies[-1] == sent
+            case str():
+                assert dropbox.seen[-1]["path"].endswith(sent)
+            case _:
+                assert dropbox.seen[-1].items() >= sent.items()
+        assert kwargs == before
+        assert storage.describe() == described
+
+    async def test_a_variable_goes_before_a_secret_and_an_empty_one_is_one(
+        self, make: Make, into: Path, dropbox: DropBox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        made = registered(make())
+        table = {"IN_BOTH": "secret", "EMPTY": "secret", "ONLY": "secret", "TABLE": {"a": 1}, "NUMBER": 42}
+        monkeypatch.setenv("IN_BOTH", "variable")
+        monkeypatch.setenv("EMPTY", "")
+        headers = {name: f"[${name}]" for name in table}
+        storage = make(get_flow_request_kwargs={"url": f"{dropbox.url}/plain/one", "headers": headers})
+        async with resolver.opened(tmp_path, folder=None, allow=(), table=table, providers=()) as secrets:
+            assert await storage.fetch(made, into, secrets) is not None
+        assert {name: dropbox.seen[-1][name] for name in table} == {
+            "IN_BOTH": "[variable]",
+            "EMPTY": "[]",
+            "ONLY": "[secret]",
+            "TABLE": '[{"a": 1}]',  # JSON, where the older system sent a repr of Python
+            "NUMBER": "[42]",
+        }
+
+    async def test_registering_takes_the_variables_of_its_own_machine(
+        self, make: Make, dropbox: DropBox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ONE", "v1")
+        made = registered(
+            make(build_request_kwargs={"url": f"{dropbox.url}/plain/${{ONE}}", "params": {"$ONE": "$ONE"}})
+        )
+        assert dropbox.seen[-1]["path"] == "/plain/v1?%24ONE=v1"
+        assert "v1" not in repr(made.storage)
+        assert "/plain/${ONE}" in repr(made.storage)
+
+    async def test_a_secret_may_end_with_a_line(self, make: Make, into: Path, dropbox: DropBox) -> None:
+        """As those in files often do."""
+        made = registered(make())
+        arguments = {"url": "$WHERE", "headers": {"Authorization": "Bearer $TOKEN"}}
+        secrets = Secrets({"TOKEN": "abc\n", "WHERE": f"{dropbox.url}/plain/one\n"})
+        assert await make(get_flow_request_kwargs=arguments).fetch(made, into, secrets) is not None
+        assert dropbox.seen[-1]["Authorization"] == "Bearer abc"
+
+    @pytest.mark.parametrize("value", ["do-not\nshow-this-value", "do-not-show-☃"])
+    async def test_a_secret_that_no_header_takes_is_said_and_not_shown(
+        self, value: str, make: Make, into: Path, dropbox: DropBox
+    ) -> None:
+        made = registered(make())
+        storage = make(get_flow_request_kwargs={"url": f"{dropbox.url}/plain/one", "headers": {"A": "$T"}})
+        with pytest.raises(FetchError) as caught:
+            await storage.fetch(made, into, Secrets({"T": value}))
+        assert not caught.value.transient
+        assert caught.value.hint
+        chain = [caught.value, caught.value.__cause__]
+        assert not any(part in f"{error!r}{error}" for error in chain for part in ("do-not", "show-this"))
+
+    # Requests
+
+    @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "patch"])
+    async def test_each_method_stores_and_fetches(
+        self, method: str, make: Make, into: Path, secrets: Secrets, dropbox: DropBox
+    ) -> None:
+        dropbox.replies = [(200, {}, b"")]
+        storage = make(build_request_http_method=method, get_flow_request_http_method=method)
+        made = registered(storage)
+        stored = dropbox.bodies[-1]
+        assert (dropbox.seen[-1]["method"], hashlib.sha256(stored).hexdigest()) == (method.upper(), made.digest)
+        dropbox.replies = [(200, {}, stored)]
+        found = await storage.fetch(made, into, secrets)
+        assert (dropbox.seen[-1]["method"], found and found.digest) == (method.upper(), made.digest)
+
+    async def test_a_body_of_ones_own_is_not_sent(self, make: Make, dropbox: DropBox) -> None:
+        with pytest.warns(RuntimeWarning, match="not used"):
+            storage = make(build_request_kwargs={"url": f"{dropbox.url}/plain/one", "data": "mine", "json": ["mine"]})
+        made = registered(storage)
+        assert hashlib.sha256(dropbox.bodies[-1]).hexdigest() == made.digest
+
+    async def test_a_script_is_sent_as_it_stands_in_its_file(self, make: Make, script: Path, dropbox: DropBox) -> None:
+        text = "# Grüße\r\n".encode() + script.read_bytes()
+        script.write_bytes(text)
+        registered(make(stored_as_script=True, flow_script_path=script))
+        assert dropbox.bodies[-1] == text
+
+    async def test_the_script_is_the_file_of_the_flow_unless_it_is_given(self, make: Make, dropbox: DropBox) -> None:
+        made = registered(make(stored_as_script=True))
+        assert dropbox.bodies[-1] == Path(__file__).read_bytes()
+        assert made.location["script"] == "test_webhook.py"
+
+    async def test_a_script_that_is_not_there_is_said(self, make: Make, tmp_path: Path, dropbox: DropBox) -> None:
+        with pytest.raises(RegistrationError, match=r"nope\.py does not exist"):
+            registered(make(stored_as_script=True, flow_script_path=tmp_path / "nope.py"))
+        assert dropbox.seen == []
+
+    async def test_what_the_server_said_of_a_build_is_kept_by_the_flows_name(
+        self, make: Make, dropbox: DropBox
+    ) -> None:
+        dropbox.replies = [(202, {"X-Id": "7"}, b'{"id": "\xc3\xbc"}')]
+        storage = make()
+        registered(storage)
+        said = storage.responses["hooked"]
+        assert (said.status, said.headers["x-id"], said.json(), said.text) == (202, "7", {"id": "ü"}, '{"id": "ü"}')
+
+    @pytest.mark.parametrize(
+        ("status", "method", "carried"),
+        [(307, "POST", True), (308, "PUT", True), (302, "POST", False), (303, "PUT", False), (301, "PUT", True)],
+    )
+    async def test_a_redirect_keeps_method_and_body_as_its_status_says(
+        self, status: int, method: str, carried: bool, make: Make, dropbox: DropBox
+    ) -> None:
+        dropbox.replies = [(status, {"Location": "/plain/two?x=1"}, b""), (200, {}, b"")]
+        arguments = {"url": f"{dropbox.url}/plain/one", "params": {"a": "b"}}
+        made = registered(make(build_request_kwargs=arguments, build_request_http_method=method))
+        seen = dropbox.seen[-1]
+        assert (seen["method"], seen["path"]) == (method if carried else "GET", "/plain/two?x=1")
+        assert (hashlib.sha256(dropbox.bodies[-1]).hexdigest() == made.digest) is carried
+
+    async def test_a_cookie_that_one_flow_got_is_not_sent_for_another(
+        self, make: Make, into: Path, secrets: Secrets, dropbox: DropBox
+    ) -> None:
+        """It may be a session that only the first one's credentials give."""
+        made = registered(make())
+        async with clients():
+            dropbox.replies = [(200, {"Set-Cookie": "session=1; Path=/"}, dropbox.files["/plain/one"])]
+            for _ in range(2):
+                assert await make().fetch(made, into, secrets) is not None
+        assert "Cookie" not in dropbox.seen[-1]
+
+    async def test_a_proxy_is_that_of_the_scheme(
+        self, make: Make, into: Path, secrets: Secrets, dropbox: DropBox
+    ) -> None:
+        made = registered(make())
+        arguments = {"url": "http://no-such-host.invalid/plain/one"}
+        for proxies in ({"http": dropbox.url, "https": "http://127.0.0.1:9"}, {"all": dropbox.url}):
+            storage = make(get_flow_request_kwargs={**arguments, "proxies": proxies})
+            assert await storage.fetch(made, into, secrets) is not None
+            assert dropbox.seen[-1]["path"] == "http://no-such-host.invalid/plain/one"
+        other = make(get_flow_request_kwargs={**arguments, "proxies": {"https": dropbox.url}})
+        with pytest.raises(FetchError) as caught:
+            await other.fetch(made, into, secrets)
+        assert caught.value.transient
+
+    # TLS
+
+    async def fetch_securely(self, box: DropBox, make: Make, into: Path, **options: Any) -> None:
+        made = registered(make())
+        box.replies = [(200, {}, b"x")]
+        storage = make(get_flow_request_kwargs={"url": f"{box.url}/plain/one", **options})
+        assert await storage.fetch(made, into, Secrets({})) is not None
+
+    async def test_who_is_not_trusted_is_not_asked(self, make: Make, into: Path, secure_dropbox: DropBox) -> None:
+        with pytest.raises(FetchError, match="not trusted") as caught:
+            await self.fetch_securely(secure_dropbox, make, into, headers={"Authorization": "secret"})
+        assert not caught.value.transient
+        assert secure_dropbox.seen == []
+
+    async def test_an_authority_of_ones_own_is_given_as_a_file_or_left_out(
+        self, make: Make, into: Path, secure_dropbox: DropBox
+    ) -> None:
+        for given in (str(secure_dropbox.ca), False):
+            await self.fetch_securely(secure_dropbox, make, into, verify=given)
+
+    async def test_a_certificate_of_ones_own_is_shown(self, make: Make, into: Path, secure_dropbox: DropBox) -> None:
+        box = secure_dropbox
+        assert box.context is not None
+        box.context.verify_mode = ssl.CERT_REQUIRED
+        both = box.ca.parent / "both.pem"
+        both.write_bytes(box.key.read_bytes() + box.ca.read_bytes())
+        for cert in (str(both), (str(box.ca), str(box.key))):
+            await self.fetch_securely(box, make, into, verify=str(box.ca), cert=cert)
+        with pytest.raises(FetchError):
+            await self.fetch_securely(box, make, into, verify=str(box.ca))
+
+    @pytest.mark.parametrize("options", [{"verify": "/no/such.pem"}, {"cert": "/no/such.pem"}])
+    async def test_a_certificate_that_is_not_there_is_said(
+        self, options: dict[str, str], make: Make, into: Path, secure_dropbox: DropBox
+    ) -> None:
+        with pytest.raises(FetchError, match=r"/no/such\.pem") as caught:
+            await self.fetch_securely(secure_dropbox, make, into, **options)
+        assert not caught.value.transient
+        assert "PEM" in str(caught.value.hint)
 
     # Errors
 
@@ -314,12 +543,16 @@ def no_warnings() -> Iterator[None]:
     ("given", "says"),
     [
         ({"get_flow_request_http_method": "FETCH"}, "expected one of GET"),
+        ({"build_request_http_method": "HEAD"}, "expected one of GET"),
+        ({"build_request_http_method": None}, "expected one of GET"),
         ({"get_flow_request_kwargs": {}}, "expected an address"),
         ({"get_flow_request_kwargs": {"url": "example.org"}}, "expected an address"),
         ({"get_flow_request_kwargs": {**GOOD, "hooks": {}}}, "has 'hooks'"),
         ({"get_flow_request_kwargs": {**GOOD, "headers": {"A": "100$"}}}, r"\['headers'\]\['A'\] holds a '\$'"),
         ({"get_flow_request_kwargs": {**GOOD, "params": [("a", "${A-B}")]}}, "begins no name"),
         ({"get_flow_request_kwargs": {**GOOD, "data": b"x"}}, "is a bytes"),
+        ({"get_flow_request_kwargs": {**GOOD, "headers": [("A", "b")]}}, "no table of texts"),
+        ({"build_request_kwargs": {**GOOD, "headers": {"A": 3}}}, "no table of texts"),
         ({"get_flow_request_kwargs": {**GOOD, "auth": ("a",)}}, "user and password"),
         ({"flow_script_path": "x.py"}, "for scripts"),
     ],

@@ -4,30 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from servers.secret_services import certificate
 
 TOKEN = "dropbox-token-9876"
 
 
 @dataclass
 class DropBox:
-    """``files`` by their paths; ``seen`` are the headers of each request; ``replies`` come before all else."""
+    """``files`` by their paths; ``replies`` come before all else.
+
+    ``seen`` are the headers of each request, with its method and path. Over TLS, ``ca`` and ``key`` are the
+    certificate that the server has, and ``context`` is its own.
+    """
 
     port: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
     seen: list[dict[str, str]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     replies: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
+    ca: Path = Path()
+    key: Path = Path()
+    context: ssl.SSLContext | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"https://localhost:{self.port}" if self.context else f"http://127.0.0.1:{self.port}"
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -40,7 +52,8 @@ class Answers(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         box = self.server.box
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        box.seen.append({"path": self.path, **dict(self.headers.items())})
+        box.seen.append({"method": self.command, "path": self.path, **dict(self.headers.items())})
+        self.path = "/" + self.path.split("/", 3)[-1] if "://" in self.path else self.path  # as to a proxy
         box.bodies.append(body)
         if box.replies:
             self._say(*box.replies.pop(0))
@@ -110,10 +123,8 @@ class Server(ThreadingHTTPServer):
         """A client that went away is part of the tests."""
 
 
-@pytest.fixture
-def dropbox() -> Iterator[DropBox]:
-    server = Server(("127.0.0.1", 0), Answers)
-    server.box = DropBox(server.server_port)
+@contextmanager
+def serving(server: Server) -> Iterator[DropBox]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     with server:
         thread.start()
@@ -122,3 +133,25 @@ def dropbox() -> Iterator[DropBox]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def dropbox() -> Iterator[DropBox]:
+    server = Server(("127.0.0.1", 0), Answers)
+    server.box = DropBox(server.server_port)
+    with serving(server) as box:
+        yield box
+
+
+@pytest.fixture
+def secure_dropbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DropBox]:
+    """The same over TLS, with a certificate that nobody trusts unasked."""
+    ca, key = certificate(tmp_path_factory.mktemp("certificate"), "localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(ca, key)
+    context.load_verify_locations(ca)
+    server = Server(("127.0.0.1", 0), Answers)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.box = DropBox(server.server_port, ca=ca, key=key, context=context)
+    with serving(server) as box:
+        yield box

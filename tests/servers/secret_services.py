@@ -204,10 +204,10 @@ class Connecting(BaseHTTPRequestHandler):
                     (there if ready is self.connection else self.connection).sendall(data)
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for Key Vault that vouches for itself, and its key."""
+def certificate(folder: Path, host: str = KEY_VAULT) -> tuple[Path, Path]:
+    """A certificate for ``host`` that vouches for itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, KEY_VAULT)])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.UTC)
     made = (
         x509.CertificateBuilder()
@@ -217,11 +217,11 @@ def certificate(folder: Path) -> tuple[Path, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(KEY_VAULT)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    shown, kept = folder / "vault.pem", folder / "vault.key"
+    shown, kept = folder / "shown.pem", folder / "kept.key"
     shown.write_bytes(made.public_bytes(serialization.Encoding.PEM))
     kept.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
+from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -18,6 +20,7 @@ import anyio.to_thread
 from flow_agent.errors import StoreError
 from flow_agent.objects import pool
 from flow_agent.objects.base import ANSWER_WITHIN, CHUNK, Received, allowed_for
+from flow_agent.redact import known
 
 if TYPE_CHECKING:
     import httpx
@@ -46,19 +49,44 @@ class Request:
 
 
 @asynccontextmanager
-async def client(**options: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that is kept while the program runs; ``options`` are httpx's own, as ``verify``."""
-    import httpx  # noqa: PLC0415 - 90 ms that only its users pay
+async def client(
+    *, proxy: str | None = None, verify: bool | str = True, cert: str | Sequence[str] | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that is kept while the program runs. It keeps no cookies: flows that are not of one mind share it.
+
+    ``proxy`` is an address. ``verify`` is a file or folder of authorities, or False: whoever answers is believed.
+    ``cert`` is the file of our own certificate, or that, its key, and the key's password.
+
+    Raises StoreError: one of the files cannot be used.
+    """
 
     async def open_one() -> tuple[httpx.AsyncClient, pool.Close]:
-        # Its certificates are read from the disk.
-        make = lambda: httpx.AsyncClient(timeout=10.0, follow_redirects=False, **options)  # noqa: E731
-        made = await anyio.to_thread.run_sync(make)
+        made = await anyio.to_thread.run_sync(partial(_made, proxy, verify, cert))  # it reads certificates
         return made, made.aclose
 
-    key = ("http", repr(sorted(options.items())))
-    async with pool.client(key, open_one) as opened:
+    async with pool.client(("http", proxy, verify, repr(cert)), open_one) as opened:
         yield opened
+
+
+def _made(proxy: str | None, verify: bool | str, cert: str | Sequence[str] | None) -> httpx.AsyncClient:
+    import httpx  # noqa: PLC0415 - 90 ms that only its users pay
+
+    context: ssl.SSLContext | bool = verify if isinstance(verify, bool) else True
+    try:
+        if isinstance(verify, str):
+            place = {"capath" if Path(verify).is_dir() else "cafile": verify}
+            context = ssl.create_default_context(**place)  # type: ignore[arg-type]
+        if cert:
+            context = context if isinstance(context, ssl.SSLContext) else httpx.create_ssl_context(context)
+            context.load_cert_chain(*([cert] if isinstance(cert, str) else cert))
+    except (OSError, TypeError) as error:
+        raise StoreError(
+            f"the certificates of verify {verify!r} and cert {known.text(repr(cert))} cannot be used: {error}",
+            transient=False,
+            hint="give files in PEM format that are on the agent's machine",
+        ) from error
+    nothing = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    return httpx.AsyncClient(timeout=10.0, follow_redirects=False, verify=context, proxy=proxy, cookies=nothing)
 
 
 @asynccontextmanager
@@ -84,16 +112,26 @@ async def answer(opened: httpx.AsyncClient, request: Request) -> AsyncIterator[h
     except TimeoutError as error:
         raise StoreError(f"{request.what}: no answer in time", transient=True) from error
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.CookieConflict) as error:
-        raise StoreError(f"{request.what}: {error}", transient=False, hint="see the address") from error
+        raise StoreError(known.text(f"{request.what}: {error}"), transient=False, hint="see the address") from error
     except httpx.HTTPError as error:
         raise _failed(request.what, error) from error
 
 
 @asynccontextmanager
 async def _sent(opened: httpx.AsyncClient, request: Request) -> AsyncIterator[httpx.Response]:
+    import httpx  # noqa: PLC0415 - as above
+
     headers = {"Accept-Encoding": "identity", **request.headers, **request.private}
-    built = opened.build_request(request.method, request.url, headers=headers, **request.options)
-    response = await opened.send(built, stream=True)
+    try:
+        built = opened.build_request(request.method, request.url, headers=headers, **request.options)
+        response = await opened.send(built, stream=True)
+    except (httpx.LocalProtocolError, UnicodeEncodeError):
+        # Their texts hold the header, which may hold a secret.
+        raise StoreError(
+            f"{request.what}: a header cannot be sent as it is",
+            transient=False,
+            hint="see that neither the headers nor the secrets in them have line ends, or letters of no header",
+        ) from None
     try:
         yield response
     finally:
@@ -130,8 +168,7 @@ def _failed(what: str, error: Exception) -> StoreError:
                 hint="give the authority's certificate with SSL_CERT_FILE",
             )
         chain = chain.__cause__ or chain.__context__
-    # The text of these errors names addresses at most, which hold no secret here.
-    return StoreError(f"{what}: {type(error).__name__}: {error}".rstrip(": "), transient=True)
+    return StoreError(known.text(f"{what}: {type(error).__name__}: {error}".rstrip(": ")), transient=True)
 
 
 async def save(response: httpx.Response, into: Path, what: str, most: int = MOST) -> tuple[str, int]:

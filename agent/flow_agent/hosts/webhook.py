@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,25 +39,11 @@ async def answered(call: Call, condition: Mapping[str, str] | None = None) -> As
 
     Raises StoreError.
     """
-    given = dict(call.arguments)
     what = f"{call.method} {call.shown}"
-    options: dict[str, Any] = {name: given[name] for name in ("params", "json", "data", "cookies") if name in given}
-    if call.content is not None:
-        options = {**{k: v for k, v in options.items() if k in ("params", "cookies")}, "content": call.content}
-    elif isinstance(options.get("data"), str):
-        options["content"] = options.pop("data").encode()
-    request = http.Request(
-        what=what,
-        url=given["url"],
-        method=call.method,
-        headers=condition or {},
-        private={**_login(given.get("auth")), **(given.get("headers") or {})},
-        options=options,
-        redirects=given.get("allow_redirects", True) is not False,
-    )
     try:
-        async with http.client(**_client(given)) as client:
-            with anyio.fail_after(_seconds(given.get("timeout"))):
+        request = _request(call, what, condition or {})
+        async with http.client(**_client(call.arguments)) as client:
+            with anyio.fail_after(_seconds(call.arguments.get("timeout"))):
                 async with http.answer(client, request) as response:
                     if not (response.is_success or (condition and response.status_code == 304)):
                         raise _refused(what, response, await http.said(response))
@@ -70,15 +56,45 @@ async def answered(call: Call, condition: Mapping[str, str] | None = None) -> As
         ) from None
 
 
+def _request(call: Call, what: str, condition: Mapping[str, str]) -> http.Request:
+    given = call.arguments
+    options: dict[str, Any] = {name: given[name] for name in ("params", "json", "data", "cookies") if name in given}
+    if call.content is not None:
+        options = {**{k: v for k, v in options.items() if k in ("params", "cookies")}, "content": call.content}
+    elif isinstance(options.get("data"), str):
+        options["content"] = options.pop("data").encode()
+    elif isinstance(options.get("data"), list):
+        options["data"] = _form(options["data"])
+    return http.Request(
+        what=what,
+        url=given["url"].strip(),
+        method=call.method,
+        headers=condition,
+        private={**_login(given.get("auth")), **_headers(given.get("headers") or {})},
+        options=options,
+        redirects=given.get("allow_redirects", True) is not False,
+    )
+
+
 def _client(given: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if given.get("verify") is not None:
-        found["verify"] = given["verify"]
-    if given.get("cert") is not None:
-        found["cert"] = tuple(given["cert"]) if isinstance(given["cert"], list) else given["cert"]
+    found = {name: given[name] for name in ("verify", "cert") if given.get(name) is not None}
     proxies = given.get("proxies")
     if proxies:
-        found["proxy"] = proxies if isinstance(proxies, str) else proxies.get("https") or proxies.get("http")
+        scheme = str(given["url"]).partition(":")[0].lower()
+        found["proxy"] = proxies if isinstance(proxies, str) else proxies.get(scheme) or proxies.get("all")
+    return found
+
+
+def _headers(given: Mapping[str, str | None]) -> dict[str, Any]:
+    """As the library requests sends them; a line end behind a value is that of a secret's file."""
+    return {name: value.strip().encode("latin-1") for name, value in given.items() if value is not None}
+
+
+def _form(pairs: Sequence[Any]) -> dict[str, list[Any]]:
+    """A form's fields by name, of a list of names and values."""
+    found: dict[str, list[Any]] = {}
+    for name, value in pairs:
+        found.setdefault(name, []).append(value)
     return found
 
 
@@ -95,7 +111,7 @@ def _login(auth: Any) -> dict[str, str]:
 def _seconds(timeout: Any) -> float | None:
     """The time limit of the request itself; a pair is that of connecting and that of reading."""
     if isinstance(timeout, list):
-        return sum(each for each in timeout if each is not None) or None
+        return sum(float(each) for each in timeout if each is not None) or None
     return float(timeout) if timeout is not None else None
 
 

@@ -261,6 +261,11 @@ def _checked_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any
     url = found.get("url")
     if not isinstance(url, str) or not url.startswith(("https://", "http://", "$")):
         raise ValueError(f"{what}['url'] is {url!r}, expected an address that begins with https:// or http://")
+    headers = found.get("headers")
+    if headers is not None and not (
+        isinstance(headers, dict) and all(isinstance(x, str | None) for x in headers.values())
+    ):
+        raise ValueError(f"{what}['headers'] is no table of texts, expected {{'Accept': 'text/plain'}}")
     auth = found.get("auth")
     if auth is not None and (not isinstance(auth, list) or len(auth) != 2 or not all(isinstance(x, str) for x in auth)):
         raise ValueError(f"{what}['auth'] is of no user and password, expected ('name', '${{PASSWORD}}')")
