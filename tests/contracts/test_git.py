@@ -56,6 +56,27 @@ class GitTests(HostTests):
         )
         assert "first" in (into / "payload/library/alone.py").read_text()
 
+    async def test_a_branch_and_a_tag_of_one_name_are_told_apart(
+        self, make: Make, into: Path, secrets: Secrets, work: Work
+    ) -> None:
+        work.git("tag", "both", "trunk")
+        work.git("branch", "both", "feature/x")
+        work.git("push", "-q", "origin", "refs/tags/both", "refs/heads/both")
+        for given, gives in (({"tag": "both"}, "first"), ({"branch_name": "both"}, "feature")):
+            assert await self.alone(make(path="alone.py", **given), into, secrets) == gives
+        storage = make(path="alone.py", branch_name="v1.0")
+        with pytest.raises(FetchError, match=r"v1\.0: there is no such branch"):
+            await storage.fetch(registered(storage), into, secrets)
+
+    @pytest.mark.parametrize(("flow_name", "asked"), [(None, "etl"), ("other", "other")])
+    async def test_the_flow_of_the_registered_name_is_taken_unless_it_is_named(
+        self, flow_name: str | None, asked: str, make: Make, into: Path, secrets: Secrets
+    ) -> None:
+        """The older system took the first one of the file."""
+        storage = make(path="alone.py", flow_name=flow_name)
+        found = await storage.fetch(registered(storage, "etl"), into, secrets)
+        assert found.payload["flow"] == asked
+
     async def test_nothing_of_git_is_left_behind(
         self, make: Make, into: Path, secrets: Secrets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -94,19 +115,37 @@ class TestHTTP(GitTests):
         assert await self.alone(storage, into, secrets, made) == "first"
         assert "good-token" not in repr(made)
 
-    async def test_a_token_stands_in_no_argument(
-        self, make: Make, into: Path, secrets: Secrets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("how", ["token", "address"])
+    async def test_a_token_stands_in_no_argument_and_no_configuration(
+        self,
+        how: str,
+        make: Make,
+        into: Path,
+        tmp_path: Path,
+        git_http: GitHTTP,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        seen = tmp_path / "arguments"
+        """The older system put it into the address, which git writes down."""
+        seen = tmp_path / "seen"
         program = tmp_path / "bin" / "git"
         program.parent.mkdir()
         real = subprocess.run(["which", "git"], check=True, capture_output=True, text=True).stdout.strip()
-        program.write_text(f'#!/bin/sh\necho "$@" >> {seen}\nexec {real} "$@"\n')
+        # The last command sees what those before it wrote.
+        program.write_text(f'#!/bin/sh\necho "$@" >> {seen}\ncat .git/config >> {seen} 2>/dev/null\nexec {real} "$@"\n')
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-        assert await self.alone(make(path="alone.py", git_token_secret_name="THE_TOKEN"), into, secrets) == "first"
-        assert "fetch" in seen.read_text()
-        assert "good-token" not in seen.read_text()
+        address = f"{git_http.url}/repository.git".replace("://", "://me:good-token-1234@")
+        secrets = Secrets({"THE_TOKEN": "good-token-1234", "ADDRESS": address})
+        git_http.login = "me:good-token-1234"
+        storage = {
+            "token": make(path="alone.py", git_token_secret_name="THE_TOKEN", git_token_username="me"),
+            "address": Git("alone.py", git_clone_url_secret_name="ADDRESS"),
+        }[how]
+        assert await self.alone(storage, into, secrets) == "first"
+        text = seen.read_text()
+        assert "checkout" in text
+        assert f"url = {git_http.url}/repository.git" in text
+        assert "good-token" not in text
 
     async def test_an_address_with_a_login_in_a_secret(self, into: Path, git_http: GitHTTP) -> None:
         git_http.login = "me:pass word"

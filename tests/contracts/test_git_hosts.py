@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
@@ -113,6 +115,7 @@ class HostTests(StorageContract):
     async def test_a_ref_that_is_on_no_first_page_is_found(
         self, make: Make, into: Path, secrets: Secrets, work: Work
     ) -> None:
+        """The older system read the first page of the branches of Bitbucket."""
         for number in range(150):
             work.git("branch", f"a-{number}")
         work.git("push", "-q", "origin", "--all")
@@ -121,14 +124,45 @@ class HostTests(StorageContract):
     async def test_the_default_branch_is_the_repositorys_own(
         self, make: Make, into: Path, secrets: Secrets, git_hosts: Hosts
     ) -> None:
+        """The older system asked GitLab and Bitbucket for master."""
         assert await self.alone(make(path="alone.py"), into, secrets) == "first"
         assert not any("master" in path for path in git_hosts.asked)
 
     async def test_a_ref_that_is_nowhere_is_said(self, make: Make, into: Path, secrets: Secrets) -> None:
+        """The older system raised a bare KeyError for a branch."""
         storage = make(path="alone.py", ref="no-such-branch")
         with pytest.raises(FetchError, match="no-such-branch") as caught:
             await storage.fetch(registered(storage), into, secrets)
         assert (caught.value.reason, caught.value.transient) == (Reason.FLOW_NOT_FOUND, False)
+
+    async def test_a_commit_that_is_nowhere_is_not_found(self, make: Make, into: Path, secrets: Secrets) -> None:
+        """The older system loaded the default branch instead."""
+        storage = make(path="alone.py", ref="0" * 40)
+        with pytest.raises(FetchError) as caught:
+            await storage.fetch(registered(storage), into, secrets)
+        assert (caught.value.reason, caught.value.transient) == (Reason.FLOW_NOT_FOUND, False), caught.value
+        assert "000000000000" in str(caught.value)
+        assert list(into.rglob("*.py")) == []
+
+    async def test_a_repository_that_is_not_there_is_said(self, make: Make, into: Path, secrets: Secrets) -> None:
+        storage = make(path="alone.py")
+        storage.repo = re.sub(r"(name|repository)(?=(\.git)?$)", "no-such-one", storage.repo)
+        with pytest.raises(FetchError, match="no-such-one") as caught:
+            await storage.fetch(registered(storage), into, secrets)
+        assert (caught.value.reason, caught.value.transient) == (Reason.FLOW_NOT_FOUND, False), caught.value
+        assert caught.value.hint
+
+    async def test_a_push_in_the_middle_does_not_mix_two_commits(
+        self, make: Make, into: Path, secrets: Secrets, work: Work
+    ) -> None:
+        """What is read is read at the commit that the ref led to first."""
+        async with make(path="alone.py").connect(secrets) as repository:
+            first = await repository.commit(None)
+            work.write(alone_py=FILES["alone.py"].replace("first", "second"))
+            second = work.push()
+            await repository.file(first.name, "alone.py", into / "alone.py")
+            assert (await repository.commit(None, first)).name == second
+        assert (into / "alone.py").read_text() == FILES["alone.py"]
 
     # Following and pinning
 
@@ -225,7 +259,38 @@ class HostTests(StorageContract):
 
 
 class TokenTests(HostTests):
-    """Hosts where ``access_token_secret`` names the credentials."""
+    """Hosts where ``access_token_secret`` names the credentials; ``sent`` is how ``TOKEN`` is sent."""
+
+    sent: ClassVar[str] = f"Bearer {TOKEN}"
+
+    @pytest.mark.parametrize("root", [None, "flows"])
+    async def test_a_token_is_sent_with_each_request_and_stands_in_no_address(
+        self, root: str | None, make: Make, into: Path, secrets: Secrets, git_hosts: Hosts
+    ) -> None:
+        git_hosts.private = True
+        storage = make(path="flows/etl.py", root=root, access_token_secret="THE_TOKEN")
+        assert await storage.fetch(registered(storage), into, secrets) is not None
+        # Archives of GitHub lie on another host, which gets none.
+        assert set(git_hosts.tokens) - {None} == {self.sent}
+        assert [path for path, token in zip(git_hosts.asked, git_hosts.tokens, strict=True) if token is None] == [
+            path for path in git_hosts.asked if path.startswith("/codeload/")
+        ]
+        assert not any(TOKEN in path for path in git_hosts.asked)
+
+    async def test_a_named_token_goes_before_the_default_one(
+        self, make: Make, into: Path, git_hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        defaults = ("GITHUB_ACCESS_TOKEN", "GITLAB_ACCESS_TOKEN", "BITBUCKET_ACCESS_TOKEN")
+        users = ("BITBUCKET_CLOUD_USERNAME", "BITBUCKET_CLOUD_APP_PASSWORD")
+        secrets = Secrets({"THE_TOKEN": TOKEN, **dict.fromkeys((*defaults, *users), "the-wrong-one")})
+        secrets.hosts = frozenset({"127.0.0.1"})
+        assert await self.alone(make(path="alone.py", access_token_secret="THE_TOKEN"), into, secrets) == "first"
+        assert set(git_hosts.tokens) == {self.sent}
+
+    async def test_without_a_token_nothing_is_sent_in_its_place(self, make: Make, into: Path, git_hosts: Hosts) -> None:
+        """The older system sent an empty one."""
+        assert await self.alone(make(path="alone.py"), into, Secrets({})) == "first"
+        assert set(git_hosts.tokens) == {None}
 
     async def test_a_named_token_is_sent_and_stands_nowhere(
         self, make: Make, into: Path, secrets: Secrets, git_hosts: Hosts
@@ -371,6 +436,8 @@ class TestGitHub(TokenTests):
 
 
 class TestGitLab(TokenTests):
+    sent = TOKEN  # in PRIVATE-TOKEN
+
     @pytest.fixture
     def make(self, git_hosts: Hosts) -> Make:
         def make(*, url: str | None = None, **given: Any) -> GitLab:
@@ -400,6 +467,28 @@ class TestBitbucketCloud(TokenTests):
         secrets = Secrets({names[0]: "team@example.org", names[1]: "api-token\n"})
         assert await self.alone(make(path="alone.py", **given), into, secrets) == "first"
         assert all(token and token.startswith("Basic ") for token in git_hosts.tokens)
+
+    async def test_a_project_beside_the_workspace_changes_nothing(
+        self, make: Make, into: Path, git_hosts: Hosts
+    ) -> None:
+        """The older system wanted one, and made nothing of it."""
+        assert await self.alone(make(path="alone.py", project="PRJ"), into, Secrets({})) == "first"
+        assert not any("PRJ" in path for path in git_hosts.asked)
+
+    async def test_a_whole_commit_is_not_looked_up(
+        self, make: Make, into: Path, secrets: Secrets, git_hosts: Hosts, work: Work
+    ) -> None:
+        commit = work.git("rev-parse", "HEAD")
+        assert await self.alone(make(path="alone.py", ref=commit), into, secrets) == "first"
+        assert git_hosts.asked == [f"/2.0/repositories/team/name/src/{commit}/alone.py"]
+
+    async def test_a_branch_goes_before_a_tag_of_its_name(
+        self, make: Make, into: Path, secrets: Secrets, work: Work
+    ) -> None:
+        work.git("tag", "both", "trunk")
+        work.git("branch", "both", "feature/x")
+        work.git("push", "-q", "origin", "refs/tags/both", "refs/heads/both")
+        assert await self.alone(make(path="alone.py", ref="both"), into, secrets) == "feature"
 
 
 class TestBitbucketServer(TokenTests):
@@ -433,6 +522,26 @@ class TestCodeCommit(HostTests):
         work.push()
         for ref, gives in ((None, "second"), (old, "first"), ("refs/heads/trunk", "second")):
             assert await self.alone(make(path="alone.py", ref=ref), into, secrets) == gives
+
+    @pytest.mark.parametrize("named", [None, "MINE"])
+    async def test_keys_of_a_secret_go_before_what_boto3_finds(
+        self, named: str | None, make: Make, into: Path, git_hosts: Hosts
+    ) -> None:
+        def keys(name: str) -> str:
+            return json.dumps({"ACCESS_KEY": name, "SECRET_ACCESS_KEY": "x" * 40, "SESSION_TOKEN": f"of-{name}"})
+
+        secrets = Secrets({"AWS_CREDENTIALS": keys("BY-DEFAULT"), "MINE": keys("BY-NAME")})
+        storage = make(path="alone.py", credentials_secret=named)
+        assert await self.alone(storage, into, secrets) == "first"
+        used = "BY-NAME" if named else "BY-DEFAULT"
+        assert git_hosts.tokens
+        assert all(f"Credential={used}/" in str(token) for token in git_hosts.tokens)
+        assert set(git_hosts.sessions) == {f"of-{used}"}
+
+    async def test_keys_in_the_options_are_refused(self) -> None:
+        """They would stand in the registration; the older system took them."""
+        with pytest.raises(ValueError, match="credentials_secret"):
+            CodeCommit("name", client_options={"aws_access_key_id": "x"})
 
     async def test_a_link_out_of_the_repository_is_refused(
         self, make: Make, into: Path, secrets: Secrets, work: Work

@@ -45,6 +45,7 @@ class Hosts:
     private: bool = False
     asked: list[str] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
+    sessions: list[str | None] = field(default_factory=list)
     replies: list[tuple[int, dict[str, str], object]] = field(default_factory=list)
     """Answers in place of the next ones: status, headers, JSON."""
     github: list[Exchange] = field(default_factory=list)
@@ -152,6 +153,8 @@ class Answers(BaseHTTPRequestHandler):
         hosts = self.server.hosts
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         hosts.asked.append(self.headers["X-Amz-Target"])
+        hosts.tokens.append(self.headers["Authorization"])
+        hosts.sessions.append(self.headers["X-Amz-Security-Token"])
         if hosts.replies:
             status, headers, body = hosts.replies.pop(0)
             self.say(status, headers, body)

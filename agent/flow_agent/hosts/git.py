@@ -35,11 +35,15 @@ INHERITED = frozenset(
 )
 """Variables of the agent's environment that git needs to find its way."""
 GIVEN = {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "GIT_ALLOW_PROTOCOL": "https:http:ssh", "LC_ALL": "C"}
+SETTINGS = {"core.hooksPath": "/dev/null", "protocol.file.allow": "never", "advice.detachedHead": "false"}
 FULL = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 SHORT = re.compile(r"[0-9a-f]{4,39}")
 POINTER = b"version https://git-lfs.github.com/spec/"
 LASTING: tuple[tuple[str, ...], ...] = (
-    ("could not be found", "not found", "does not exist", "does not appear to be a git repository"),
+    (
+        *("could not be found", "not found", "does not exist", "does not appear to be a git repository"),
+        *("reference is not a tree", "unable to read tree"),
+    ),
     (
         *("authentication failed", "permission denied", "could not read username", "access denied"),
         *("returned error: 403", "returned error: 401"),
@@ -48,7 +52,7 @@ LASTING: tuple[tuple[str, ...], ...] = (
 )
 """What git says of what stays as it is: of a repository, of credentials, of trust."""
 HINTS = (
-    "see the address of the repository; without credentials a private one is not found either",
+    "see the address of the repository, and the commit; without credentials a private one is not found either",
     "name a secret with a token (git_token_secret_name), or for SSH give the agent's user a key",
     "make the host known to the agent's user (~/.ssh/known_hosts), or its authority (SSL_CERT_FILE)",
 )
@@ -138,7 +142,7 @@ class GitRepository(Repository):
         env = {name: os.environ[name] for name in INHERITED if name in os.environ}
         env |= GIVEN
         env.setdefault("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=10")
-        env |= _environment({"core.hooksPath": "/dev/null", "protocol.file.allow": "never", **self._config})
+        env |= _environment({**SETTINGS, **self._config})
         try:
             with anyio.fail_after(seconds):
                 done = await anyio.run_process(
@@ -193,9 +197,7 @@ class _Clone:
             if error.transient and "unadvertised" not in str(error) and "not our ref" not in str(error):
                 raise
             await self._everything(what)  # a server that gives no commit by its name
-        await self._git(
-            what, FETCH_WITHIN, "-c", "advice.detachedHead=false", "checkout", "-q", commit, cwd=self.folder
-        )
+        await self._git(what, FETCH_WITHIN, "checkout", "-q", commit, cwd=self.folder)
         await self._content_of_lfs(what, paths)
 
     async def _content_of_lfs(self, what: str, paths: list[str]) -> None:
