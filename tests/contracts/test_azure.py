@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
-from flow_agent.errors import StoreError
+from flow_agent.errors import SecretNotFound, StoreError
 from flow_agent.objects import azure as store
 from flow_agent.storages import Azure
 from flow_agent.testing.storage_contract import Secrets
@@ -127,6 +127,31 @@ class TestAzure(ObjectStorageTests):
         error = await self.failure(make(named="WRONG"), pickled, Secrets({"WRONG": text}), into)
         assert "is no connection string" in str(error)
         assert "do-not-show" not in f"{error}{error.hint}{error.__cause__}"
+
+    async def test_a_named_connection_string_is_the_only_one_that_counts(
+        self, make: Make, pickled: Any, into: Path, azure_server: Server
+    ) -> None:
+        wrong = azure_server.connection_string(key="QUJDREVGRw==")
+        secrets = Secrets({STRING: wrong, "MINE": azure_server.connection_string()})
+        assert f"secret {STRING}" in str(await self.failure(make(), pickled, secrets, into))
+        assert await make(named="MINE").fetch(pickled, into, secrets) is not None
+        with pytest.raises(SecretNotFound, match="NOWHERE"):
+            await make(named="NOWHERE").fetch(pickled, into, Secrets({STRING: azure_server.connection_string()}))
+
+    @pytest.mark.parametrize(
+        ("text", "identity"),
+        [
+            ("AccountName=flows;EndpointSuffix=core.windows.net", True),
+            ("BlobEndpoint=https://flows.blob.core.windows.net", True),
+            ("AccountName=flows;AccountKey=QUJDREVGRw==", False),
+            ("BlobEndpoint=https://flows.blob.core.windows.net;SharedAccessSignature=sv=1&sig=x", False),
+        ],
+    )
+    async def test_a_connection_string_without_a_key_means_an_identity_of_the_machine(
+        self, text: str, identity: bool
+    ) -> None:
+        async with Azure("flows", connection_string_secret="MINE").connect(Secrets({"MINE": text})) as connected:
+            assert connected.credentials == "secret MINE" + (", DefaultAzureCredential" if identity else "")
 
     async def test_without_any_credentials_the_ways_out_are_told(self, make: Make, pickled: Any, into: Path) -> None:
         error = await self.failure(make(), pickled, Secrets({}), into)

@@ -130,6 +130,25 @@ class TestGCS(ObjectStorageTests):
         assert error.transient is transient
         assert transient or "clock is right" in str(error.hint)
 
+    async def test_the_bucket_itself_is_not_asked_for(
+        self, make: Make, secrets: Secrets, into: Path, gcs_server: Server, gcs_bucket: str
+    ) -> None:
+        """That takes a permission of its own (storage.buckets.get), which the older system needed."""
+        gcs_server.asked.clear()
+        made = registered(make())
+        assert await make().fetch(made, into, secrets) is not None
+        paths = {path.partition("?")[0] for path in gcs_server.asked if path != "/token"}
+        assert paths
+        assert all(path.rstrip("/") != f"/storage/v1/b/{gcs_bucket}" for path in paths)
+
+    async def test_a_named_key_goes_before_the_default_one(
+        self, gcs_server: Server, gcs_bucket: str, pickled: Any, into: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server.url)
+        secrets = Secrets({"GCP_CREDENTIALS": "{", "MINE": gcs_server.account()})
+        assert "GCP_CREDENTIALS" in str(await self.failure(GCS(gcs_bucket), pickled, secrets, into))
+        assert await GCS(gcs_bucket, credentials_secret="MINE").fetch(pickled, into, secrets) is not None
+
     async def test_a_token_is_asked_for_once(
         self, make: Make, pickled: Any, secrets: Secrets, into: Path, gcs_server: Server
     ) -> None:

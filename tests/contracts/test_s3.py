@@ -147,6 +147,24 @@ class TestMinistack(S3Tests):
             with pytest.raises(StoreError, match="InvalidAccessKeyId"):
                 await connected.check()
 
+    async def test_a_secret_goes_before_what_boto3_finds_and_a_named_one_before_that(
+        self, make: Make, pickled: Any, into: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        wrong = json.dumps({**server.credentials, "SECRET_ACCESS_KEY": "the-wrong-one"})
+        secrets = Secrets({"AWS_CREDENTIALS": wrong, "MINE": server.secret})
+        assert "secret AWS_CREDENTIALS" in str(await self.failure(make(), pickled, secrets, into))
+        assert await make(named="MINE").fetch(pickled, into, secrets) is not None
+        async with make(named="MINE").connect(secrets) as connected:
+            assert connected.credentials == "secret MINE"
+
+    async def test_the_revision_is_the_version_of_the_object(
+        self, make: Make, pickled: Any, secrets: Secrets, into: Path
+    ) -> None:
+        found = await make().fetch(pickled, into, secrets)
+        assert found.revision == pickled.location["version"]
+
     async def test_keys_that_were_changed_are_looked_for_again(
         self, make: Make, pickled: Any, into: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

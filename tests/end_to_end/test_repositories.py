@@ -57,3 +57,49 @@ def test_a_pinned_flow_stays_what_it_was(cli: Cli, git_hosts: Hosts, work: Work)
     (run,) = cli.submit("alone")
     cli("start", "--until-empty", "-l", "github-flow-storage")
     assert cli("result", run) == "first\n"
+
+
+READS = """
+from pathlib import Path
+from flow_agent import flow
+
+@flow(name="alone")
+def alone():
+    from lib.steps import double
+    return [double(4), Path(__file__).with_name("notes.txt").read_text()]
+"""
+
+
+@pytest.mark.parametrize("kind", ["GitHub", "Git"])
+def test_what_lies_beside_a_flow_is_there_while_it_runs(
+    kind: str, cli: Cli, git_hosts: Hosts, git_http: GitHTTP, work: Work
+) -> None:
+    """The older system removed the folder when the flow was loaded."""
+    (work.folder / "flows/reads.py").write_text(READS)
+    (work.folder / "flows/notes.txt").write_text("a note")
+    work.push()
+    storage = {
+        "GitHub": f"GitHub('owner/name', 'flows/reads.py', root='flows', base_url='{git_hosts.url}/github')",
+        "Git": f"Git('flows/reads.py', '{git_http.url}/repository.git', root='flows')",
+    }[kind]
+    cli("register", str(cli.write("alone.py", FLOW.format(storage=storage))))
+    (run,) = cli.submit("alone")
+    cli("start", "--until-empty", "-l", {"GitHub": "github-flow-storage", "Git": "git-flow-storage"}[kind])
+    assert cli.json("result", run) == [8, "a note"]
+
+
+@pytest.mark.parametrize(("flow_name", "gives"), [(None, "of alone"), ("first", "of first")])
+def test_a_file_of_several_flows_gives_the_one_that_was_registered(
+    flow_name: str | None, gives: str, cli: Cli, git_http: GitHTTP, work: Work
+) -> None:
+    """The older system took the first one."""
+    text = "from flow_agent import flow\n"
+    for name in ("first", "alone"):
+        text += f"\n\n@flow(name='{name}')\ndef run_{name}():\n    return 'of {name}'\n"
+    (work.folder / "alone.py").write_text(text)
+    work.push()
+    storage = f"Git('alone.py', '{git_http.url}/repository.git', flow_name={flow_name!r})"
+    cli("register", str(cli.write("alone.py", FLOW.format(storage=storage))))
+    (run,) = cli.submit("alone")
+    cli("start", "--until-empty", "-l", "git-flow-storage")
+    assert cli("result", run) == f"{gives}\n"

@@ -26,13 +26,17 @@ from servers.process import FOLDER, free_port, installed, running
 
 @dataclass
 class Server:
-    """``port`` is the front's. ``good`` are the tokens it takes; ``forbidden`` ones may do nothing."""
+    """``port`` is the front's. ``good`` are the tokens it takes; ``forbidden`` ones may do nothing.
+
+    ``asked`` are the paths of requests.
+    """
 
     port: int
     upstream: int
     key: rsa.RSAPrivateKey
     good: set[str] = field(default_factory=set)
     forbidden: set[str] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
     tokens: int = 0
     token_error: tuple[int, bytes] | None = None
 
@@ -78,6 +82,7 @@ class Front(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         state = self.server.state
+        state.asked.append(self.path)
         if self.path == "/token":
             self._token(body)
             return
