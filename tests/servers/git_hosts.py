@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -476,10 +477,11 @@ def work_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
-@pytest.fixture
-def git_hosts(work: Work) -> Iterator[Hosts]:
+@contextmanager
+def playing(repository: Path) -> Iterator[Hosts]:
+    """All hosts over a bare repository."""
     server = Server(("127.0.0.1", 0), Answers)
-    server.hosts = Hosts(work.bare, server.server_port)
+    server.hosts = Hosts(repository, server.server_port)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     with server:
         thread.start()
@@ -488,7 +490,14 @@ def git_hosts(work: Work) -> Iterator[Hosts]:
         finally:
             server.shutdown()
             thread.join()
-    if server.hosts.github:
-        wrong = [text for exchange in server.hosts.github for text in description().wrong(exchange)]
+
+
+@pytest.fixture
+def git_hosts(work: Work) -> Iterator[Hosts]:
+    """What GitHub was asked and how it answered is held against its description when the test ends."""
+    with playing(work.bare) as hosts:
+        yield hosts
+    if hosts.github:
+        wrong = [text for exchange in hosts.github for text in description().wrong(exchange)]
         if wrong:
             pytest.fail("GitHub does not describe it so:\n" + "\n".join(wrong))

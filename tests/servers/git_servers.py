@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -122,10 +123,11 @@ class Server(ThreadingHTTPServer):
         """A client that went away is part of the tests."""
 
 
-@pytest.fixture
-def git_http(work: Work) -> Iterator[GitHTTP]:
+@contextmanager
+def http_backend(folder: Path) -> Iterator[GitHTTP]:
+    """Serves the bare repositories in ``folder``."""
     server = Server(("127.0.0.1", 0), Backend)
-    server.state = GitHTTP(work.bare.parent, server.server_port)
+    server.state = GitHTTP(folder, server.server_port)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     with server:
         thread.start()
@@ -134,6 +136,12 @@ def git_http(work: Work) -> Iterator[GitHTTP]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def git_http(work: Work) -> Iterator[GitHTTP]:
+    with http_backend(work.bare.parent) as state:
+        yield state
 
 
 @dataclass(frozen=True)

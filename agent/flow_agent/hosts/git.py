@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from base64 import b64encode
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from urllib.parse import unquote, urlsplit
@@ -101,15 +102,14 @@ class GitRepository(Repository):
     async def file(self, commit: str, path: str, into: Path) -> str:
         """See :meth:`Repository.file`."""
         what = f"{self.where}, {path} at {commit[:12]}"
-        async with _Clone(self) as clone:
-            await clone.check_out(what, commit, [path])
+        async with _Clone(self, into.parent) as clone:
+            await clone.check_out(what, commit, path, alone=True)
             source = clone.folder / path
 
             def take() -> str:
-                if not source.is_file() or source.is_symlink():
+                if not source.is_file() or source.is_symlink() or not clone.holds(source):
                     raise StoreError(f"{what}: there is no such file", transient=False, missing=True)
-                into.unlink(missing_ok=True)
-                shutil.move(source, into)
+                source.replace(into)
                 with into.open("rb") as file:
                     return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -118,15 +118,15 @@ class GitRepository(Repository):
     async def folder(self, commit: str, path: str, into: Path) -> None:
         """See :meth:`Repository.folder`; submodules come along."""
         what = f"{self.where}, {path or 'repository'} at {commit[:12]}"
-        async with _Clone(self) as clone:
-            await clone.check_out(what, commit, [path or "."])
+        async with _Clone(self, into.parent) as clone:
+            await clone.check_out(what, commit, path or ".")
             await clone.submodules(what, path)
             source = clone.folder / path if path else clone.folder
 
             def take() -> None:
-                if not source.is_dir():
+                if not source.is_dir() or not clone.holds(source):
                     raise StoreError(f"{what}: there is no such folder", transient=False, missing=True)
-                shutil.copytree(source, into, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+                _without_git(source.resolve()).rename(into)  # copying many files takes longer than all of the above
 
             await anyio.to_thread.run_sync(take)
 
@@ -161,14 +161,18 @@ class GitRepository(Repository):
 
 
 class _Clone:
-    """A clone that holds what is needed of one commit, for as long as it is open."""
+    """A clone that holds what is needed of one commit, for as long as it is open.
 
-    def __init__(self, repository: GitRepository) -> None:
-        self._repository = repository
+    It lies in the folder ``beside``, so that files can be moved there, else among the temporary ones.
+    """
+
+    def __init__(self, repository: GitRepository, beside: Path | None = None) -> None:
+        self._repository, self._beside = repository, beside
         self._git = repository._git
 
     async def __aenter__(self) -> _Clone:
-        self.folder = Path(await anyio.to_thread.run_sync(tempfile.mkdtemp, "", "flow-agent-git-"))
+        make = partial(tempfile.mkdtemp, prefix=".flow-agent-git-", dir=self._beside)
+        self.folder = Path(await anyio.to_thread.run_sync(make))
         await self._git(self._repository.where, ASK_WITHIN, "init", "-q", str(self.folder))
         # Addresses of submodules may be relative to it.
         await self._git("remote", ASK_WITHIN, "remote", "add", "origin", self._repository._url, cwd=self.folder)
@@ -177,6 +181,10 @@ class _Clone:
     async def __aexit__(self, *caught: object) -> None:
         with anyio.CancelScope(shield=True), anyio.move_on_after(30):
             await anyio.to_thread.run_sync(lambda: shutil.rmtree(self.folder, ignore_errors=True))
+
+    def holds(self, path: Path) -> bool:
+        """Whether ``path`` lies in the clone, wherever links on the way lead."""
+        return path.resolve().is_relative_to(self.folder.resolve())
 
     async def whole(self, what: str, short: str) -> str:
         """The whole name of a commit."""
@@ -188,8 +196,8 @@ class _Clone:
         refs = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
         await self._git(what, FETCH_WITHIN, "fetch", "-q", "--no-tags", "origin", *refs, cwd=self.folder)
 
-    async def check_out(self, what: str, commit: str, paths: list[str]) -> None:
-        """Put ``paths`` of ``commit`` into the folder."""
+    async def check_out(self, what: str, commit: str, path: str, *, alone: bool = False) -> None:
+        """Put ``path`` of ``commit`` into the folder, and all the rest too unless it stands ``alone``."""
         depth = [f"--depth={self._repository._depth}"] if self._repository._depth else []
         try:
             await self._git(what, FETCH_WITHIN, "fetch", "-q", "--no-tags", *depth, "origin", commit, cwd=self.folder)
@@ -197,11 +205,21 @@ class _Clone:
             if error.transient and "unadvertised" not in str(error) and "not our ref" not in str(error):
                 raise
             await self._everything(what)  # a server that gives no commit by its name
-        await self._git(what, FETCH_WITHIN, "checkout", "-q", commit, cwd=self.folder)
-        await self._content_of_lfs(what, paths)
+        if not (alone and await self._only(what, commit, path)):
+            await self._git(what, FETCH_WITHIN, "checkout", "-qf", commit, cwd=self.folder)
+        await self._content_of_lfs(what, path)
 
-    async def _content_of_lfs(self, what: str, paths: list[str]) -> None:
-        pointers = await anyio.to_thread.run_sync(self._pointers, paths)
+    async def _only(self, what: str, commit: str, path: str) -> bool:
+        """Put one file into the folder, as the whole commit's attributes say; whether that can be, behind a link."""
+        try:
+            await self._git(what, FETCH_WITHIN, "reset", "-q", commit, cwd=self.folder)
+            await self._git(what, FETCH_WITHIN, "checkout", "-q", "--", path, cwd=self.folder)
+        except StoreError:
+            return False
+        return True
+
+    async def _content_of_lfs(self, what: str, path: str) -> None:
+        pointers = await anyio.to_thread.run_sync(self._pointers, path)
         if not pointers:
             return
         try:
@@ -213,15 +231,14 @@ class _Clone:
                 f"{what}: {pointers[0]} lies in LFS", transient=False, hint="install git-lfs on the agent's machine"
             ) from None
 
-    def _pointers(self, paths: list[str]) -> list[str]:
-        found = []
-        for path in paths:
-            top = self.folder / path
-            for each in [top] if top.is_file() else top.rglob("*"):
-                if each.is_file() and not each.is_symlink() and each.stat().st_size < 1024 and ".git" not in each.parts:
-                    with each.open("rb") as file:
-                        if file.read(len(POINTER)) == POINTER:
-                            found.append(each.relative_to(self.folder).as_posix())
+    def _pointers(self, path: str) -> list[str]:
+        top = self.folder / path
+        found: list[str] = []
+        for each in () if not self.holds(top) else [top] if top.is_file() else top.rglob("*"):
+            if each.is_file() and not each.is_symlink() and each.stat().st_size < 1024 and ".git" not in each.parts:
+                with each.open("rb") as file:
+                    if file.read(len(POINTER)) == POINTER:
+                        found.append(each.relative_to(self.folder).as_posix())
         return found
 
     async def submodules(self, what: str, path: str) -> None:
@@ -230,6 +247,17 @@ class _Clone:
             below = ["--", path] if path else []
             arguments = ("submodule", "update", "-q", "--init", "--recursive", "--depth=1", *below)
             await self._git(what, FETCH_WITHIN, *arguments, cwd=self.folder)
+
+
+def _without_git(folder: Path) -> Path:
+    """``folder``, now without what git keeps in it and in the submodules below it."""
+    for place, folders, files in os.walk(folder):
+        if ".git" in folders:
+            folders.remove(".git")
+            shutil.rmtree(Path(place, ".git"))
+        elif ".git" in files:
+            Path(place, ".git").unlink()
+    return folder
 
 
 def _header(url: str, login: tuple[str, str]) -> dict[str, str]:

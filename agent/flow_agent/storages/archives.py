@@ -15,6 +15,7 @@ from typing import BinaryIO, Self
 from flow_agent.storages.payload import (
     MOST_BYTES,
     MOST_FILES,
+    SKIPPED,
     Check,
     Entry,
     Hashed,
@@ -62,17 +63,18 @@ def unpack(archive: Path, target: Path, check: Check, *, below: str | None = Non
     """Unpack a tar archive into the empty folder ``target``; gives digest and size of the contents.
 
     With ``below`` the archive is one of a git host: all of it lies in one folder, of which only what is below that path
-    (empty: everything) is taken.
+    (empty: everything) is taken, without ``SKIPPED``.
 
     Raises Refused: it is no archive, too large, or holds a path or a link that leads out. OSError.
     """
     found: list[tuple[Entry, str]] = []
+    real: set[PurePosixPath] = set()
     total = 0
     try:
         # Ours have no compression, in which little could hide much.
         with tarfile.open(archive, mode="r:" if below is None else "r:gz", tarinfo=_Member) as members:
             for member in _members(members, below, check):
-                entry = _checked(member, target, archive)
+                entry = _checked(member, target, archive, real)
                 total += entry.size
                 if len(found) >= MOST_FILES or total > MOST_BYTES:
                     raise Refused(f"{archive} holds more than {MOST_FILES} files or {MOST_BYTES // 1_000_000} MB")
@@ -125,20 +127,22 @@ def _sound(number: int, member: tarfile.TarInfo, check: Check) -> tarfile.TarInf
 def _members_below(members: Iterator[tarfile.TarInfo], below: PurePosixPath) -> Iterator[tarfile.TarInfo]:
     for member in members:
         inside = PurePosixPath(*PurePosixPath(member.name).parts[1:])
-        if not member.isdir() and inside.is_relative_to(below) and inside != below:
+        if not member.isdir() and inside.is_relative_to(below) and inside != below and SKIPPED.isdisjoint(inside.parts):
             member.name = inside.relative_to(below).as_posix()
             yield member
 
 
-def _checked(member: tarfile.TarInfo, target: Path, archive: Path) -> Entry:
+def _checked(member: tarfile.TarInfo, target: Path, archive: Path, real: set[PurePosixPath]) -> Entry:
     path = PurePosixPath(member.name)
     if not path.parts or path.is_absolute() or ".." in path.parts or not (member.isfile() or member.issym()):
         raise Refused(f"{archive} holds {member.name!r}, expected only files and links below its top")
-    place = target / path
-    place.parent.mkdir(parents=True, exist_ok=True)
-    # A folder on the way may be a link that came before; each step must be a real one.
-    if place.parent.resolve() != target.resolve() / path.parent:
-        raise Refused(f"{archive} holds {member.name!r} behind a link")
+    if path.parent not in real:  # what was a folder stays one: nothing here replaces it
+        parent = target / path.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        # A folder on the way may be a link that came before; each step must be a real one.
+        if parent.resolve() != target.resolve() / path.parent:
+            raise Refused(f"{archive} holds {member.name!r} behind a link")
+        real.add(path.parent)
     if not member.issym():
         return Entry(path.as_posix(), size=member.size)
     # `..` only in front, where it climbs real folders: behind a link it could climb further than it looks.

@@ -33,11 +33,14 @@ async def payload_of(
     await repository.folder(commit, root, target if repository.gives_folders else archive)
 
     def place() -> str:
+        digest = None
         if not repository.gives_folders:
             target.mkdir(mode=0o700)
-            archives.unpack(archive, target, from_thread.check_cancelled, below=root)
+            digest, _ = archives.unpack(archive, target, from_thread.check_cancelled, below=root)
             archive.unlink()
-        digest = payload.digest_of(target, from_thread.check_cancelled)
+        # Environments do not count, and links are told by where they end.
+        if digest is None or any(each.name == "pyvenv.cfg" or each.is_symlink() for each in target.rglob("*")):
+            digest = payload.digest_of(target, from_thread.check_cancelled)
         if not (target / script).is_file():
             raise StoreError(
                 f"{repository.where}: there is no file {location['path']} at {commit[:12]}",

@@ -121,20 +121,20 @@ def entries(root: Path, check: Check) -> list[Entry]:
 
 
 def _walk(root: Path, check: Check) -> Iterator[Entry]:
-    def failed(error: OSError) -> None:
-        raise error
-
-    for place, folders, files in os.walk(root, onerror=failed):
+    left = [""]
+    while left:
         check()
-        folder = Path(place)
-        links = [name for name in folders + files if (folder / name).is_symlink()]
-        yield from (_link(root, folder / name) for name in links)
-        folders[:] = [name for name in folders if name not in links and not _skipped(folder / name)]
-        for name in files:
-            if name not in links:
-                facts = (folder / name).lstat()
-                if stat.S_ISREG(facts.st_mode):  # sockets and pipes are nothing to store
-                    yield Entry((folder / name).relative_to(root).as_posix(), size=facts.st_size)
+        below = left.pop()
+        with os.scandir(root / below) as found:
+            for each in found:
+                path = below + each.name
+                if each.is_symlink():
+                    yield _link(root, root / path)
+                elif each.is_dir():
+                    if not _skipped(root / path):
+                        left.append(f"{path}/")
+                elif each.is_file():  # sockets and pipes are nothing to store
+                    yield Entry(path, size=each.stat().st_size)
 
 
 def _skipped(folder: Path) -> bool:
