@@ -73,7 +73,7 @@ def translated(flow: Any, warn: Warn) -> Translated:
     secrets += sorted(
         str(task.secret_name)
         for task in flow.tasks
-        if getattr(task, "secret_name", None) and _kind(task, "PrefectSecret")
+        if getattr(task, "secret_name", None) and _kind(task, "PrefectSecret") and not _kind(task, "EnvVarSecret")
     )
     run_config = _run_config(getattr(flow, "run_config", None), what, warn)
     return Translated(storage, run_config, labels, tuple(dict.fromkeys(secrets)))
