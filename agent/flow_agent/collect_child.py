@@ -2,8 +2,8 @@
 
 It is asked by its second argument, a JSON table: ``target`` and ``labels``; and ``stored`` for what lies in a storage
 already: the ``file`` that was fetched, its ``kind`` (``pickle`` or ``script``), the description of its ``storage``, the
-``flow`` that is wanted (null: all), and for a pickle its ``location``, ``digest`` and ``size``. It answers with
-registrations, or with an error, on the descriptor that is its first argument.
+``flow`` that is wanted (null: all), its ``location`` (null: the storage says it), and the ``digest`` and ``size`` of a
+pickle. It answers with registrations, or with an error, on the descriptor that is its first argument.
 """
 
 from __future__ import annotations
@@ -58,11 +58,12 @@ def _collected(target: str, labels: Iterable[str], lies: Mapping[str, Any] | Non
     try:
         if lies is None:
             return build_registrations(_defined(place, name), labels=labels)
-        if lies["kind"] == "script":
-            return build_registrations(_placed(lies, _script(target, lies)), labels=labels)
-        (flow,) = _placed(lies, [_unpickled(target, lies)])
-        found = Stored(kind="pickle", location=lies["location"], digest=lies["digest"], size=lies["size"])
-        return [described(flow, found, frozenset(labels))]
+        pickled = lies["kind"] == "pickle"
+        flows = _placed(lies, [_unpickled(target, lies)] if pickled else _script(target, lies))
+        if lies["location"] is None:
+            return build_registrations(flows, labels=labels)
+        found = Stored(kind=lies["kind"], location=lies["location"], digest=lies["digest"], size=lies["size"])
+        return [described(flow, found, frozenset(labels)) for flow in flows]
     except FlowAgentError:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - signatures and defaults are the author's code

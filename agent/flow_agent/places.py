@@ -142,13 +142,13 @@ async def registered_in_place(
             "storage": storage.describe(),
             "flow": place.flow,
             "location": location,
-            "digest": digest,
-            "size": size,
+            "digest": digest if pickled else None,  # a script follows its object
+            "size": size if pickled else None,
         }
         return await collect_stored(place.target, lies, labels=labels, on_output=on_output, folder=folder)
 
 
-async def _fetched(place: Place, folder: Path, secrets_of: Secrets) -> tuple[Path, dict[str, Any]]:
+async def _fetched(place: Place, folder: Path, secrets_of: Secrets) -> tuple[Path, dict[str, Any] | None]:
     """The file as it was fetched, under its own name, and its location for a registration."""
     if place.kind == "Local":
         return Path(place.key), {"path": place.key, "host": socket.gethostname(), "source": None, "theirs": True}
@@ -157,7 +157,7 @@ async def _fetched(place: Place, folder: Path, secrets_of: Secrets) -> tuple[Pat
     async def on_wait(number: int, wait: float, error: BaseException) -> None:
         """Somebody waits at the terminal: the error is told if it stays."""
 
-    async def once() -> dict[str, Any]:
+    async def once() -> dict[str, Any] | None:
         async with secrets_of() as secrets:
             return await (_object if place.kind in _KEYS else _file)(place, target, secrets)
 
@@ -174,6 +174,7 @@ async def _object(place: Place, target: Path, secrets: SecretResolver) -> dict[s
         where = store.where
     return {
         "key": place.key,
+        "script": target.name,
         "bucket": where,
         "source": None,
         "uploaded": False,
@@ -182,12 +183,11 @@ async def _object(place: Place, target: Path, secrets: SecretResolver) -> dict[s
     }
 
 
-async def _file(place: Place, target: Path, secrets: SecretResolver) -> dict[str, Any]:
+async def _file(place: Place, target: Path, secrets: SecretResolver) -> None:
     storage: Any = place.storage(script=True)
     async with storage.connect(secrets) as repository:
         commit = await repository.commit(storage.ref)
         await repository.file(commit.name, storage.path, target)
-    return {}
 
 
 def _facts(file: Path) -> tuple[bytes, str, int]:
