@@ -132,7 +132,9 @@ async def _fail(hold: Hold, error: Exception, tools: Tools, log: RunLog, phases:
         now = tools.now()
         waited = now - (claim.run.released_since or now)
         if error.transient and waited < tools.release_for:
-            delay = min(60.0, max(2.0, waited))
+            asked = getattr(error, "retry_after", None) or 0.0
+            delay = max(min(60.0, max(2.0, waited)), min(asked, tools.release_for - waited))
+            await _forgiving(claim, log.tell("WARNING", f"{detail}; back to the queue for {delay:.0f} s"))
             release = answered("release", lambda: tools.queue.release(claim, delay=delay, detail=detail))
             if await _forgiving(claim, release):
                 hold.retry_in = delay

@@ -399,6 +399,24 @@ async def test_a_storage_that_asks_for_patience_gets_it(world: World) -> None:
     assert world.storage.calls[1] - world.storage.calls[0] >= 17
 
 
+async def test_a_longer_limit_of_a_host_is_waited_for_in_the_queue_and_told_in_the_runs_log(world: World) -> None:
+    """GitHub's may last for minutes: no slot is kept for it."""
+
+    def fail(number: int) -> Exception | None:
+        return FetchError("the rate limit is reached", transient=True, retry_after=400.0) if number == 1 else None
+
+    world.storage.fail = fail
+    await world.register()
+    (run,) = await world.submit()
+    async with world.serving(world.agent()):
+        run = await world.ended(run)
+    assert (run.state, run.claim) == (State.SUCCEEDED, 2)
+    assert world.storage.calls[1] - world.storage.calls[0] >= 400
+    assert [line.text for line in await world.plain.logs(run.id)][0] == (
+        "the rate limit is reached; back to the queue for 400 s"
+    )
+
+
 async def test_an_attempt_that_cannot_be_launched_ends_with_the_reason(world: World) -> None:
     world.launcher.refuse = LaunchError("no such interpreter")
     await world.register()
