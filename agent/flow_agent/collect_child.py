@@ -25,7 +25,7 @@ from flow_agent.model import Registration
 from flow_agent.plugins import load
 from flow_agent.registration import build_registrations, described
 from flow_agent.runner import foreign, stored
-from flow_agent.runner.load import find_flow, flows_of, load_script, name_of
+from flow_agent.runner.load import NoSuchFlow, find_flow, flows_of, load_script, name_of
 from flow_agent.storages.base import Stored
 
 
@@ -85,7 +85,7 @@ def _named(module: ModuleType, name: str | None, place: str) -> list[Any]:
     if name is not None:
         try:
             return [find_flow(module, name)]
-        except LookupError as error:
+        except NoSuchFlow as error:
             raise RegistrationError(str(error.args[0])) from None
     found = [each for each in flows_of(module) if _is_of(module, each)]
     if not found:

@@ -93,7 +93,7 @@ def _held(
             f"start an agent with launcher {run.launcher!r}, it goes on watching the run",
         )
     began = run.claimed_at if run.state is State.CLAIMED or run.started_at is None else run.started_at
-    doing = "has prepared it (fetched and verified the flow)" if run.state is State.CLAIMED else "has run it"
+    doing = "has been preparing it (fetching, verifying)" if run.state is State.CLAIMED else "has run it"
     since = f" for {span(now - began)}" if began is not None else ""
     asked = ", and was asked to cancel it" if run.cancel_requested else ""
     sentence = f"agent {run.agent!r} {doing}{since}{asked}"

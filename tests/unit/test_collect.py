@@ -304,6 +304,19 @@ async def test_a_script_stored_without_what_lies_beside_it_is_warned_about(stora
     assert all(f"root={str(folder)!r}" in line for line in warnings)
 
 
+async def test_a_script_in_a_repository_without_what_lies_beside_it_is_warned_about(folder):
+    file = neighbours(folder)
+    file.write_text(
+        file.read_text().replace("Local()", "GitHub('owner/name', 'flows/main.py')").replace("Local", "GitHub")
+    )
+
+    _, lines = await collected("main.py")
+
+    (warning,) = [line for line in lines if "Warning" in line]
+    assert "'top' lies beside the script" in warning
+    assert warning.endswith("store its folder too: GitHub(..., root='flows')")
+
+
 async def test_a_refused_file_leaves_nothing_of_its_other_flows_behind(tmp_path):
     Path("etl.py").write_text(TWO)
     await collected("etl.py:first")

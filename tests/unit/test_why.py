@@ -142,7 +142,7 @@ def test_a_claimed_run_says_by_whom_and_since_when():
     said = why(run(State.CLAIMED, agent="one", claimed_at=NOW - 3), agent())
 
     assert said.sentence == (
-        "agent 'one' has prepared it (fetched and verified the flow) for 3.0 s; its last sign of life was 1.0 s ago"
+        "agent 'one' has been preparing it (fetching, verifying) for 3.0 s; its last sign of life was 1.0 s ago"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from flow_agent import operations
@@ -62,6 +64,7 @@ async def submit(
     if not as_json:
         for run in runs:
             line(run.id)
+        sys.stdout.flush()  # in a pipe too, the ids come before what is said while waiting
     if wait:
         runs = await wait_for(queue, settings, runs)
         for run in runs:

@@ -15,6 +15,10 @@ from flow_agent.flow import Flow, loading
 from flow_agent.runner import foreign
 
 
+class NoSuchFlow(LookupError):
+    """A script or module was loaded and lacks the flow: not to be taken for a KeyError of its own."""
+
+
 class _Source(SourceFileLoader):
     """Takes the file as it is: cached bytecode misses an edit that keeps size and second."""
 
@@ -81,7 +85,7 @@ def flow_of_module(name: str, attribute: str | None, flow: str) -> Any:
 
     As :func:`find_flow` gives it.
 
-    Raises LookupError: there is no such module, attribute or flow. Whatever the module raises.
+    Raises NoSuchFlow: there is no such module, attribute or flow. Whatever the module raises.
     """
     try:
         with loading():
@@ -89,13 +93,13 @@ def flow_of_module(name: str, attribute: str | None, flow: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        raise LookupError(f"there is no module {name} in {sys.executable}: {error}") from None
+        raise NoSuchFlow(f"there is no module {name} in {sys.executable}: {error}") from None
     if attribute is None:
         return find_flow(module, flow)
     found: object = module
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise LookupError(f"module {name} has no {attribute}")
+            raise NoSuchFlow(f"module {name} has no {attribute}")
         found = getattr(found, part)
     if isfunction(found):
         if found.__name__ == flow:
@@ -104,7 +108,7 @@ def flow_of_module(name: str, attribute: str | None, flow: str) -> Any:
     if (called := name_of(found)) == flow:
         return found
     what = f"the flow {called!r}" if called is not None else f"a {type(found).__name__}"
-    raise LookupError(f"{name}:{attribute} is {what}, expected the flow {flow!r}, or a function that makes it")
+    raise NoSuchFlow(f"{name}:{attribute} is {what}, expected the flow {flow!r}, or a function that makes it")
 
 
 def name_of(value: object) -> str | None:
@@ -121,10 +125,12 @@ def flows_of(module: ModuleType) -> list[Any]:
     return [*ours, *(value for value in values if foreign.framework(value) is not None)]
 
 
-def find_flow(module: ModuleType, name: str) -> Any:
+def find_flow(module: ModuleType, name: str, place: str | None = None) -> Any:
     """The flow called ``name`` in ``module``, ours or another framework's; if there is none, the function ``name``.
 
-    Raises LookupError: there is none; the message lists those that were found.
+    ``place`` is what people know the module as; its file unless given.
+
+    Raises NoSuchFlow: there is none; the message lists those that were found.
     """
     flows = flows_of(module)
     for flow in flows:
@@ -134,4 +140,4 @@ def find_flow(module: ModuleType, name: str) -> Any:
     if isfunction(function):
         return function
     found = f"found: {', '.join(repr(name_of(flow)) for flow in flows)}" if flows else "it has no flow at all"
-    raise LookupError(f"there is no flow {name!r} in {getattr(module, '__file__', module.__name__)}; {found}")
+    raise NoSuchFlow(f"there is no flow {name!r} in {place or getattr(module, '__file__', module.__name__)}; {found}")

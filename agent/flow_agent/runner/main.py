@@ -134,14 +134,16 @@ def _load(message: dict[str, Any]) -> Any:
     from pathlib import Path
 
     from flow_agent.flow import Flow
-    from flow_agent.runner.load import find_flow, flow_of_module, load_script
+    from flow_agent.runner.load import NoSuchFlow, find_flow, flow_of_module, load_script
 
     try:
         if payload["kind"] == "module":
             found = flow_of_module(payload["module"], payload["attribute"], payload["flow"])
         else:
-            found = find_flow(load_script(Path(folder, payload["root"]), payload["path"]), payload["flow"])
-    except LookupError as error:
+            module = load_script(Path(folder, payload["root"]), payload["path"])
+            # The attempt's folder is gone when somebody reads this.
+            found = find_flow(module, payload["flow"], payload["path"])
+    except NoSuchFlow as error:
         raise Refused("flow_not_found", str(error.args[0])) from None
     return found.function if isinstance(found, Flow) else found
 

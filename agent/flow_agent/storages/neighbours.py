@@ -47,12 +47,21 @@ def warn_of_pickle(flow: Flow) -> None:
             found,
             f"flow {flow.name!r}: {found.whole!r} is imported inside a function, so it is not in the pickle and a run"
             " will not find it; import it at the top of the file, or store the flow with its folder:"
-            f" Local(stored_as_script=True, root={str(root)!r})",
+            f" {_with_folder(flow, root)}",
         )
 
 
-def warn_of_script(name: str, script: Path) -> None:
-    """Warn of each module beside ``script`` that it imports: only the file itself is stored."""
+def _with_folder(flow: Flow, root: Path) -> str:
+    """How the storage of ``flow`` is made to take that folder along."""
+    kind = type(flow.storage).__name__
+    return f"{kind}({'' if kind == 'Local' else '..., '}stored_as_script=True, root={str(root)!r})"
+
+
+def warn_of_script(flow: Flow, script: Path, way: str | None = None) -> None:
+    """Warn of each module beside ``script`` that it imports: only the file itself comes along.
+
+    ``way`` is how its storage is made to take the folder, where that folder is none of this machine.
+    """
     try:
         tree = ast.parse(script.read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -61,8 +70,8 @@ def warn_of_script(name: str, script: Path) -> None:
     for found, root in _left_behind(imports, script):
         _warn(
             found,
-            f"flow {name!r}: {found.whole!r} lies beside the script, and only the script is stored, so a run will not"
-            f" find it; store its folder too: Local(stored_as_script=True, root={str(root)!r})",
+            f"flow {flow.name!r}: {found.whole!r} lies beside the script, and only the script is stored, so a run will"
+            f" not find it; store its folder too: {way or _with_folder(flow, root)}",
         )
 
 

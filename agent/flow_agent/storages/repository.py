@@ -116,6 +116,8 @@ class RepositoryStorage(Storage):
             "commit": None,
             "source": None,
         }
+        if self.root is None:
+            self._warn_of_neighbours(flows)
         digest = size = None
         if self.pin:
             location["commit"], digest, size = self._pinned(location)
@@ -123,6 +125,15 @@ class RepositoryStorage(Storage):
             flow.name: Stored(kind="script", location={**location, "source": flow.file}, digest=digest, size=size)
             for flow in flows
         }
+
+    def _warn_of_neighbours(self, flows: Sequence[Flow]) -> None:
+        """Warn of what the author's own copy of the file imports from beside it."""
+        from flow_agent.storages.neighbours import warn_of_script
+
+        way = f"{type(self).__name__}(..., root={posixpath.dirname(self.path or '') or '.'!r})"
+        for flow in flows:
+            if flow.file is not None:
+                warn_of_script(flow, Path(flow.file), way)
 
     def _pinned(self, location: dict[str, Json]) -> tuple[str, str, int]:
         """Commit, digest and bytes of what is there now."""

@@ -37,7 +37,7 @@ def script_of(flow: Flow, given: Path | None, root: Path | None, argument: str) 
     if root is None:
         from flow_agent.storages.neighbours import warn_of_script
 
-        warn_of_script(flow.name, script)
+        warn_of_script(flow, script)
         return script, None
     path, top = script.resolve(), root.resolve()
     if not path.is_relative_to(top):
