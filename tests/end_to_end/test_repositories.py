@@ -49,16 +49,6 @@ def test_what_is_pushed_is_the_next_run(kind: str, cli: Cli, git_hosts: Hosts, g
             assert TOKEN.encode() not in path.read_bytes(), path
 
 
-def test_a_pinned_flow_stays_what_it_was(cli: Cli, git_hosts: Hosts, work: Work) -> None:
-    storage = f"GitHub('owner/name', 'alone.py', pin=True, base_url='{git_hosts.url}/github')"
-    cli("register", str(cli.write("alone.py", FLOW.format(storage=storage))))
-    work.write(alone_py=FILES["alone.py"].replace("first", "second"))
-    work.push()
-    (run,) = cli.submit("alone")
-    cli("start", "--until-empty", "-l", "github-flow-storage")
-    assert cli("result", run) == "first\n"
-
-
 READS = """
 from pathlib import Path
 from flow_agent import flow

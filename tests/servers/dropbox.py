@@ -124,6 +124,15 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
+def file_service() -> Iterator[DropBox]:
+    """It plays as long as the block lasts."""
+    server = Server(("127.0.0.1", 0), Answers)
+    server.box = DropBox(server.server_port)
+    with serving(server) as box:
+        yield box
+
+
+@contextmanager
 def serving(server: Server) -> Iterator[DropBox]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     with server:
@@ -137,9 +146,7 @@ def serving(server: Server) -> Iterator[DropBox]:
 
 @pytest.fixture
 def dropbox() -> Iterator[DropBox]:
-    server = Server(("127.0.0.1", 0), Answers)
-    server.box = DropBox(server.server_port)
-    with serving(server) as box:
+    with file_service() as box:
         yield box
 
 

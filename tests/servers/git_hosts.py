@@ -44,6 +44,8 @@ class Hosts:
     repository: Path
     port: int = 0
     private: bool = False
+    codeload: str = ""
+    """Where GitHub's archives are, if not at this server under another name."""
     asked: list[str] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
     sessions: list[str | None] = field(default_factory=list)
@@ -59,6 +61,10 @@ class Hosts:
     def git(self, *arguments: str) -> bytes:
         command = ["git", "-C", str(self.repository), *arguments]
         return subprocess.run(command, check=True, capture_output=True).stdout
+
+    @property
+    def default_branch(self) -> str:
+        return self.git("symbolic-ref", "--short", "HEAD").decode().strip()
 
     def named(self, ref: str) -> str | None:
         """The commit of a ref; None: there is none."""
@@ -165,7 +171,9 @@ class Answers(BaseHTTPRequestHandler):
             return
         match self.headers["X-Amz-Target"].partition(".")[2]:
             case "GetRepository":
-                self.say(200, {}, {"repositoryMetadata": {"repositoryName": "name", "defaultBranch": "trunk"}})
+                self.say(
+                    200, {}, {"repositoryMetadata": {"repositoryName": "name", "defaultBranch": hosts.default_branch}}
+                )
             case "GetBranch":
                 commit = hosts.named(f"refs/heads/{asked['branchName']}")
                 branch = {"branchName": asked["branchName"], "commitId": commit}
@@ -210,7 +218,7 @@ class Answers(BaseHTTPRequestHandler):
             return
         api = f"{hosts.url}/github"
         if path == "":
-            self._limited(200, {}, github_documents.repository(api, hosts.url, hosts.private))
+            self._limited(200, {}, github_documents.repository(api, hosts.url, hosts.private, hosts.default_branch))
         elif path == "/commits":
             self._commits(self.query.get("sha", "HEAD"), int(self.query.get("per_page", 30)))
         elif path.startswith("/commits/"):
@@ -219,7 +227,8 @@ class Answers(BaseHTTPRequestHandler):
             self._contents(self.query["ref"], unquote(path.removeprefix("/contents/")))
         elif path.startswith("/tarball/") and hosts.named(path.removeprefix("/tarball/")):
             commit = path.removeprefix("/tarball/")
-            self._limited(302, {"Location": f"http://localhost:{hosts.port}/codeload/{commit}?token=short-lived"}, b"")
+            there = hosts.codeload or f"http://localhost:{hosts.port}/codeload"
+            self._limited(302, {"Location": f"{there}/{commit}?token=short-lived"}, b"")
         else:
             self._limited(404, {}, problem(404, "Not Found"))
 
@@ -301,7 +310,7 @@ class Answers(BaseHTTPRequestHandler):
             self.say(404, {}, {"message": "404 Project Not Found"})
         elif rest == "":
             facts = {"path": "name", "path_with_namespace": "group/sub/name", "empty_repo": False}
-            self.say(200, {}, {"id": 42, **facts, "default_branch": "trunk"})
+            self.say(200, {}, {"id": 42, **facts, "default_branch": hosts.default_branch})
         elif rest.startswith("repository/commits/"):
             commit = hosts.named(unquote(rest.removeprefix("repository/commits/")))
             if commit is None:
@@ -335,7 +344,7 @@ class Answers(BaseHTTPRequestHandler):
             return
         if path == "":
             facts = {"type": "repository", "full_name": "team/name", "slug": "name", "scm": "git"}
-            self.say(200, {}, {**facts, "mainbranch": {"name": "trunk", "type": "branch"}})
+            self.say(200, {}, {**facts, "mainbranch": {"name": hosts.default_branch, "type": "branch"}})
             return
         for prefix, place in (("/refs/branches/", "refs/heads/"), ("/refs/tags/", "refs/tags/"), ("/commit/", "")):
             if path.startswith(prefix):
@@ -353,6 +362,8 @@ class Answers(BaseHTTPRequestHandler):
         data = hosts.content(commit, unquote(name))
         if data is not None:
             self.say(200, {"Content-Type": "text/plain; charset=utf-8"}, data)
+        elif hosts.named(commit) is None:
+            self.say(404, {}, self._cloud_error("Commit not found"))
         elif found := hosts.git("ls-tree", "--name-only", commit, f"{unquote(name)}/").decode().splitlines():
             # A folder is no error: the answer is a page of what it holds.
             of = {"type": "commit", "hash": commit}

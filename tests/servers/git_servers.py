@@ -154,10 +154,16 @@ class GitSSH:
 
 @pytest.fixture
 def git_ssh(work: Work, tmp_path: Path) -> Iterator[GitSSH]:
+    with ssh_server(tmp_path / "ssh") as (port, client):
+        yield GitSSH(f"ssh://{getpass.getuser()}@127.0.0.1:{port}{work.bare}", client)
+
+
+@contextmanager
+def ssh_server(folder: Path, command: str | None = None) -> Iterator[tuple[int, str]]:
+    """Port of an sshd, and the client's command that gets in; ``command``: what runs there, whatever is asked for."""
     program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
     if program is None:
         unless_all_is_required("there is no sshd here (package openssh-server)")
-    folder = tmp_path / "ssh"
     folder.mkdir(mode=0o700)
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
@@ -169,8 +175,9 @@ def git_ssh(work: Work, tmp_path: Path) -> Iterator[GitSSH]:
     (folder / "config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
         "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\nPidFile none\n"
+        + (f"ForceCommand {command}\n" if command else "")
     )
     Path("/run/sshd").mkdir(exist_ok=True) if os.geteuid() == 0 else None
     with running([program, "-D", "-e", "-f", folder / "config"], port, folder / "log"):
         client = f"ssh -oBatchMode=yes -oUserKnownHostsFile={folder}/known -oIdentitiesOnly=yes -i {folder}/user"
-        yield GitSSH(f"ssh://{getpass.getuser()}@127.0.0.1:{port}{work.bare}", client)
+        yield port, client

@@ -80,8 +80,8 @@ def user(api: str, web: str) -> dict[str, Any]:
     }
 
 
-def repository(api: str, web: str, private: bool) -> dict[str, Any]:
-    """``owner/name`` with the default branch trunk."""
+def repository(api: str, web: str, private: bool, branch: str = "trunk") -> dict[str, Any]:
+    """``owner/name`` with the default branch ``branch``."""
     url = f"{api}/repos/owner/name"
     counts = ("forks", "forks_count", "open_issues", "open_issues_count", "size", "stargazers_count")
     features = ("has_issues", "has_projects", "has_wiki", "has_pages", "has_discussions")
@@ -107,7 +107,7 @@ def repository(api: str, web: str, private: bool) -> dict[str, Any]:
         "language": None,
         "license": None,
         "topics": [],
-        "default_branch": "trunk",
+        "default_branch": branch,
         "archived": False,
         "disabled": False,
         "permissions": {"admin": False, "maintain": False, "push": False, "triage": False, "pull": True},

@@ -204,10 +204,10 @@ class Connecting(BaseHTTPRequestHandler):
                     (there if ready is self.connection else self.connection).sendall(data)
 
 
-def certificate(folder: Path, host: str = KEY_VAULT) -> tuple[Path, Path]:
-    """A certificate for ``host`` that vouches for itself, and its key."""
+def certificate(folder: Path, *hosts: str) -> tuple[Path, Path]:
+    """A certificate for ``hosts`` that vouches for itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, hosts[0])])
     now = datetime.datetime.now(datetime.UTC)
     made = (
         x509.CertificateBuilder()
@@ -217,7 +217,7 @@ def certificate(folder: Path, host: str = KEY_VAULT) -> tuple[Path, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -243,7 +243,7 @@ def serving(server: ThreadingHTTPServer) -> Iterator[None]:
 
 @pytest.fixture
 def secret_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    shown, kept = certificate(tmp_path_factory.mktemp("key-vault"))
+    shown, kept = certificate(tmp_path_factory.mktemp("key-vault"), KEY_VAULT)
     plain, secure = Server(("127.0.0.1", 0), Answers), Server(("127.0.0.1", 0), Answers)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(shown, kept)
