@@ -4,8 +4,8 @@ The blocks of one page run in order in one fresh folder with an empty home:
 
 - ```` ```console ````: each line that begins with ``$ `` is a command for bash (``> `` goes on with it); the lines
   below it are what it must print, stdout and stderr together. ``...`` stands for any text, alone on a line for any
-  lines; spaces stand for spaces or tabs, as many as there are. A variable that a command sets is there for those that
-  follow, on the whole page.
+  lines; spaces stand for spaces or tabs, as many as there are. What `submit --wait` says of a run that takes long
+  (``waiting: ...``) does not count. A variable that a command sets is there for those that follow, on the whole page.
 - ```` ```python ````: a program that must end well.
 - ``<!-- example: file=hello.py -->`` before a block: the block is the content of that file, and is not run.
 - ``<!-- example: exit=1 -->`` before a console block: its last command ends with that exit code.
@@ -15,6 +15,7 @@ Blocks of other languages are only text.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -24,11 +25,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,})(?P<language>[\w-]*)[ ]*$")
 MARKER = re.compile(r"^ *<!-- example: (?P<words>.*) -->$")
 KEEPING = "set -a; trap 'export -p > ../variables' EXIT; [ ! -e ../variables ] || . ../variables\n"
 """Before each command, so that a variable that one sets is there for those that follow."""
 
+WAITING = re.compile(r"^waiting: .*\n(?:hint: .*\n)?", flags=re.MULTILINE)
 SECONDS = 60
 """The longest that one command may take."""
 
@@ -148,6 +152,13 @@ class Sandbox:
         )
         return done.returncode, done.stdout
 
+    def close(self) -> None:
+        """End what an example left running, as an agent in the background of a page that failed half-way."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("FLOW_AGENT_HOME") == self.environment["FLOW_AGENT_HOME"]:
+                    process.kill()
+
     def perform(self, block: Block) -> None:
         """Write the block's file, or run it and compare.
 
@@ -176,7 +187,7 @@ class Sandbox:
                     f"line {command.line}: $ {command.text}\n"
                     f"ended with exit code {code}, expected {expected}:\n{printed}"
                 )
-            if not fits(command.output, printed):
+            if not fits(command.output, WAITING.sub("", printed)):
                 raise ExampleError(
                     f"line {command.line}: $ {command.text}\nshown:\n{command.output}\nprinted:\n{printed}"
                 )
@@ -187,13 +198,13 @@ def perform(page: Path, folder: Path, variables: Mapping[str, str] | None = None
 
     ``variables`` stand in the environment of each.
     """
-    sandbox = Sandbox(folder, variables)
     done = 0
-    for block in blocks(page.read_text()):
-        if block.language in {"console", "python"} or "file" in block.options:
-            try:
-                sandbox.perform(block)
-            except ExampleError as error:
-                raise ExampleError(f"{page.name}, {error}") from None
-            done += 1
+    with contextlib.closing(Sandbox(folder, variables)) as sandbox:
+        for block in blocks(page.read_text()):
+            if block.language in {"console", "python"} or "file" in block.options:
+                try:
+                    sandbox.perform(block)
+                except ExampleError as error:
+                    raise ExampleError(f"{page.name}, {error}") from None
+                done += 1
     return done

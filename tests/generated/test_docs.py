@@ -43,10 +43,11 @@ def surroundings(request, s3_server, gcs_server, azure_server, tmp_path_factory)
     }
 
 
+SCRIPTS = ROOT / "docs" / "script-storage.md"
 IN_BUCKETS = [page for page in PAGES if page.parent.name == "storages"]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in IN_BUCKETS], ids=name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in (*IN_BUCKETS, SCRIPTS)], ids=name)
 def test_the_examples_of_the_page_do_what_it_shows(page, tmp_path):
     perform(page, tmp_path)
 
@@ -54,6 +55,13 @@ def test_the_examples_of_the_page_do_what_it_shows(page, tmp_path):
 @pytest.mark.parametrize("page", IN_BUCKETS, ids=name)
 def test_the_examples_of_the_page_on_a_store_do_what_it_shows(page, tmp_path, surroundings):
     assert perform(page, tmp_path, surroundings) >= 2
+
+
+@pytest.mark.timeout(300)
+def test_the_examples_of_scripts_on_each_host_do_what_the_page_shows(tmp_path, surroundings, internet):
+    variables = {**surroundings, **internet.environment, "TOKEN": internet.token}
+
+    assert perform(SCRIPTS, tmp_path, variables) >= 12
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
