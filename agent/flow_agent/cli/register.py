@@ -7,6 +7,7 @@ import click
 from flow_agent import operations
 from flow_agent.cli.options import queue_verb
 from flow_agent.cli.output import document, line, note
+from flow_agent.launchers.linux import hide_memory
 from flow_agent.ports import Queue
 from flow_agent.storages import author
 
@@ -28,6 +29,7 @@ async def register(queue: Queue, targets: tuple[str, ...], labels: tuple[str, ..
     Example: flow-agent register flows.py reports/nightly.py:report -l eu
     Example: flow-agent register s3://flows/etl/2021-05-01t10-00-00
     """
+    hide_memory()  # what is loaded, perhaps somebody else's pickle, runs as this user
     stored = await operations.register(queue, targets, labels=labels, on_output=note, secrets_of=author.secrets)
     if as_json:
         document([operations.registration_json(registration) for registration in stored])
