@@ -12,7 +12,7 @@ import frameworks
 from command import Cli
 from servers.s3 import ROOT, Server
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(240)
 
 ONE = """
 import os
@@ -201,7 +201,7 @@ def test_flows_of_prefect_3_run_as_what_they_are(cli: Cli) -> None:
         for arguments in (("three",), ("three", "-p", "n=0"), ("three", "-p", "n=x"), ("later", "-p", "n=7"))
     ]
     # Each starts a server of Prefect's own beside it, since none is configured.
-    cli("start", "--until-empty", "--limit", "4", timeout=150)
+    cli("start", "--until-empty", "--limit", "2", timeout=200)
     good, cancelled, invalid, bad = map(cli.show, runs)
     assert (good["state"], cli.json("result", runs[0])) == ("succeeded", 7)
     assert (cancelled["state"], cancelled["reason"]) == ("cancelled", "cancelled")

@@ -184,6 +184,8 @@ def _own_server(folder: str) -> Iterator[None]:
             ("PREFECT_SERVER_DATABASE_CONNECTION_URL", database),
             ("PREFECT_API_DATABASE_CONNECTION_URL", database),
             ("PREFECT_SERVER_ANALYTICS_ENABLED", False),
+            # Its 20 s are too few where several runs begin at one time.
+            ("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", 180),
         ):
             known = getattr(settings, name, None)
             if known is not None and name not in os.environ:
