@@ -75,6 +75,61 @@ def test_a_script_of_prefect_1_is_registered_and_runs_as_what_it_is(cli: Cli) ->
     assert cli("logs", runs[1]).count("Task 'check': Starting task run") == 2  # its own retry
 
 
+ODD = """
+import time
+
+import prefect
+from prefect import Flow, Parameter, task, unmapped
+from prefect.executors import LocalDaskExecutor
+from prefect.triggers import manual_only
+
+
+@task
+def add(x, y):
+    prefect.context.logger.info("added %s", x + y)
+    return x + y
+
+
+@task(trigger=manual_only)
+def approve():
+    pass
+
+
+@task
+def wait():
+    print("waiting", flush=True)
+    time.sleep(60)
+
+
+for kind in ("threads", "processes"):
+    with Flow(f"T\u00e4gliche Zahlen / {kind}", executor=LocalDaskExecutor(scheduler=kind)) as flow:
+        add.map([1, 2, 3], unmapped(Parameter("how much", default=1)))
+    globals()[kind] = flow
+with Flow("approved") as approved:
+    approve()
+with Flow("slow") as slow:
+    wait()
+"""
+
+
+def test_odd_flows_of_prefect_1_end_as_they_should(cli: Cli) -> None:
+    frameworks.command(cli, "prefect1")
+    cli.write("odd.py", ODD)
+    cli("register", "odd.py")
+    mapped = [cli.submit(f"Tägliche Zahlen / {kind}", "-p", "how much=10")[0] for kind in ("threads", "processes")]
+    (wrong,) = cli.submit("Tägliche Zahlen / threads", "-p", "how little=1")
+    (paused,), (slow,) = cli.submit("approved"), cli.submit("slow")
+    cli.start("--limit", "5")
+    cli.until(lambda: "waiting" in cli("logs", slow))
+    cli("cancel", slow, "--wait")
+    cli.until(lambda: all(cli.show(run)["finished_at"] for run in (*mapped, wrong, paused)))
+    assert [cli.state(run) for run in mapped] == ["succeeded"] * 2
+    assert all("added 13" in cli("logs", run) for run in mapped)
+    assert cli.show(wrong)["reason"] == "parameters_invalid"
+    assert "until somebody approves" in cli.show(paused)["detail"]
+    assert cli.state(slow) == "cancelled"
+
+
 PICKLED = """
 import cloudpickle, prefect, os
 from prefect import Flow, Parameter, task

@@ -9,6 +9,7 @@ import contextlib
 import inspect
 import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from keyword import iskeyword
 from typing import Any, Literal
 
 Framework = Literal["prefect1", "prefect"]
@@ -55,17 +56,37 @@ def signature(target: Any) -> inspect.Signature:
     if framework(target) == "prefect":
         return inspect.signature(target.fn)
     found = sorted(target.parameters(), key=lambda parameter: str(parameter.name))
-    return inspect.Signature(
-        [
-            inspect.Parameter(
-                parameter.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=inspect.Parameter.empty if parameter.required else parameter.default,
-            )
-            for parameter in found
-            if str(parameter.name).isidentifier()
-        ]
-    )
+    named = [
+        inspect.Parameter(
+            parameter.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if parameter.required else parameter.default,
+        )
+        for parameter in found
+        if _can_be_named(parameter.name)
+    ]
+    if len(named) < len(found):  # Prefect 1 takes any text as a name, Python does not
+        named.append(inspect.Parameter("others", inspect.Parameter.VAR_KEYWORD))
+    return inspect.Signature(named)
+
+
+def _can_be_named(name: str) -> bool:
+    return name.isidentifier() and not iskeyword(name)
+
+
+def _misfit(target: Any, parameters: Mapping[str, Any]) -> str | None:
+    """Why ``target`` cannot have ``parameters``; None: it can."""
+    if framework(target) == "prefect":
+        try:
+            inspect.signature(target.fn).bind(**parameters)
+        except TypeError as error:
+            return str(error)
+        return None
+    known = {str(parameter.name): bool(parameter.required) for parameter in target.parameters()}
+    if unknown := sorted(parameters.keys() - known.keys()):
+        return f"got an unexpected parameter {unknown[0]!r}"
+    missing = sorted(name for name, required in known.items() if required and name not in parameters)
+    return f"missing a required parameter: {missing[0]!r}" if missing else None
 
 
 def run(target: Any, parameters: Mapping[str, Any], secrets: Mapping[str, str], folder: str) -> Any:
@@ -75,11 +96,9 @@ def run(target: Any, parameters: Mapping[str, Any], secrets: Mapping[str, str], 
 
     Raises Ended: it ended in a state that is no success, or does not take the parameters. Whatever user code raises.
     """
-    try:
-        signature(target).bind(**parameters)
-    except TypeError as error:
+    if (why := _misfit(target, parameters)) is not None:
         names = ", ".join(sorted(parameters)) or "none"
-        raise Ended("parameters_invalid", f"{error}; the run's parameters: {names}") from None
+        raise Ended("parameters_invalid", f"{why}; the run's parameters: {names}")
     if framework(target) == "prefect1":
         return _run_prefect1(target, parameters, secrets)
     return _run_prefect(target, parameters, folder)
