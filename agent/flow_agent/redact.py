@@ -1,4 +1,4 @@
-"""Takes secret values out of what leaves the machine: raw, JSON-escaped, URL-encoded and base64, across chunk borders.
+"""Takes secret values out of what leaves the machine, in each form that programs write them in, across chunk borders.
 
 Standard library only: the keeper uses it too.
 """
@@ -32,24 +32,36 @@ def _base64_forms(value: bytes) -> set[bytes]:
 def _forms(value: str) -> set[bytes]:
     from urllib.parse import quote, quote_plus  # noqa: PLC0415 - as above
 
-    raw = value.encode()
-    forms = {raw, json.dumps(value)[1:-1].encode(), json.dumps(value, ensure_ascii=False)[1:-1].encode()}
-    forms |= {quote(value, safe="").encode(), quote(value).encode(), quote_plus(value).encode()}
-    forms |= {form.replace(b"%2f", b"%2F") for form in set(forms)}
-    forms |= _base64_forms(raw)
-    return forms
+    raw = value.encode(errors="surrogatepass")
+    texts = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    texts |= {text.replace("/", "\\/") for text in set(texts)}  # as some write JSON
+    # As Python writes it, alone, in a list or in a traceback; what it quotes depends on the other quotes in it.
+    texts |= {repr(value)[1:-1], ascii(value)[1:-1], repr(raw)[2:-1]}
+    texts |= {text.replace("'", "\\'") for text in (repr(value)[1:-1],) if "\\'" not in text}
+    urls = {quote(raw, safe=""), quote(raw), quote_plus(raw)}
+    texts |= urls | {re.sub("%[0-9A-F]{2}", lambda escape: escape[0].lower(), url) for url in urls}
+    for old, new in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        value = value.replace(old, new)
+    texts |= {value, value.replace('"', "&quot;"), value.replace('"', "&quot;").replace("'", "&#x27;")}
+    return {raw, *(text.encode(errors="surrogatepass") for text in texts)} | _base64_forms(raw)
 
 
-_ACCESS = re.compile(r"(?:AccountKey|SharedAccessSignature|sig|Password|Pwd)=([^;&]+)", re.IGNORECASE)
-"""What is secret in a connection string; the rest of it is an address."""
+_ACCESS = re.compile(
+    r"\b(?:AccountKey|SharedAccessSignature|sig|Password|Pwd)\s*=\s*([^;&\s]+)|://[^/@\s:]*:([^@/\s]+)@", re.IGNORECASE
+)
+"""What is secret in a connection string or in an address with a login; the rest of it is an address."""
 
 
 def _values(secret: str) -> set[str]:
     """The secret itself, its lines, the keys in it if it is a connection string, and the texts in it if it is JSON."""
-    values = {secret, secret.strip(), *(line.strip() for line in secret.splitlines()), *_ACCESS.findall(secret)}
+    from urllib.parse import unquote  # noqa: PLC0415 - as above
+
+    values = {secret, secret.strip(), *(line.strip() for line in secret.splitlines())}
+    for found in _ACCESS.finditer(secret):
+        values |= {found[1] or found[2], unquote(found[1] or found[2])}
     try:
         stack = [json.loads(secret)]
-    except ValueError:
+    except (ValueError, RecursionError):
         return values
     while stack:
         match stack.pop():
@@ -57,17 +69,26 @@ def _values(secret: str) -> set[str]:
                 stack.extend(table.values())
             case list() as items:
                 stack.extend(items)
+            case bool() | None:
+                continue
+            case int() as number:
+                values.add(str(number))
             case str() as text:
                 values |= {text, *(line.strip() for line in text.splitlines())}
     return values
+
+
+def forms_of(secret: str) -> tuple[bytes, ...]:
+    """What of ``secret`` is taken out, in each form that it may have; nothing shorter than SHORTEST."""
+    values = {value for value in _values(secret) if len(value) >= SHORTEST}
+    return tuple({form for value in values for form in _forms(value) if len(form) >= SHORTEST})
 
 
 class Redactor:
     """Replaces every form of ``secrets`` by a mask; those shorter than SHORTEST are left alone."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        values = {v for secret in secrets for v in _values(secret) if len(v) >= SHORTEST}
-        forms = {form for value in values for form in _forms(value) if len(form) >= SHORTEST}
+        forms = {form for secret in secrets for form in forms_of(secret)}
         self._forms = sorted(forms, key=len, reverse=True)
         self._longest = max(map(len, forms), default=0)
         self._pattern = re.compile(b"|".join(map(re.escape, self._forms))) if forms else None
@@ -144,21 +165,26 @@ class Known:
     MOST = 1_000
 
     def __init__(self) -> None:
-        self._values: dict[str, None] = {}
-        self._redactor = Redactor(())
+        self._values: dict[str, tuple[bytes, ...]] = {}
 
     def add(self, value: str) -> None:
         """Remember ``value``."""
         if value in self._values:
             return
-        self._values[value] = None
+        self._values[value] = forms_of(value)
         if len(self._values) > self.MOST:
             del self._values[next(iter(self._values))]
-        self._redactor = Redactor(self._values)
 
     def text(self, text: str) -> str:
         """``text`` without them."""
-        return self._redactor.text(text)
+        if not self._values:
+            return text
+        data = text.encode(errors="surrogatepass")
+        # One pattern of them all would be faster here, and take seconds to make for each one that is added.
+        found = {form for forms in self._values.values() for form in forms if form in data}
+        for form in sorted(found, key=len, reverse=True):
+            data = data.replace(form, MASK.encode())
+        return data.decode(errors="replace") if found else text
 
 
 known = Known()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flow_agent.redact import MASK, SHORTEST, Redactor, Stream
+from flow_agent.redact import MASK, SHORTEST, Known, Redactor, Stream
 
 SECRET = 'p@ss/w"ord +é\\1'
 
@@ -86,3 +86,34 @@ def test_a_secret_that_begins_with_another_is_hidden_whole_wherever_it_pauses(pa
 def test_a_secret_at_the_very_end_is_hidden() -> None:
     stream = Stream(Redactor(["correct-horse", "correct-horse-battery"]))
     assert stream.feed(b"A:correct-horse") + stream.close() == b"A:[redacted]"
+
+
+@pytest.mark.parametrize(
+    ("secret", "text"),
+    [
+        ("pa/ss+wo=rd?x&y", "pa%2fss%2bwo%3drd%3fx%26y"),
+        ('it\'s"quoted"secret', repr('it\'s"quoted"secret')),
+        ("pässwörd-ünicode", repr("pässwörd-ünicode".encode())),
+        ("pässwörd-ünicode", ascii("pässwörd-ünicode")),
+        ("\x1b[with-escape", repr(["\x1b[with-escape"])),
+        ("<secret>&value12", "&lt;secret&gt;&amp;value12"),
+        ("abc/def/ghi-12", '"abc\\/def\\/ghi-12"'),
+        ('{"pin": 1234567890}', "pin 1234567890"),
+        ("redis://:hunter2-secret@h/0", "password hunter2-secret"),
+        ("postgresql://u:hunter2%2Dsecret@h/db", "password hunter2-secret"),
+        ("Server=x;Password = hunter2-secret;", "password hunter2-secret"),
+    ],
+)
+def test_a_secret_is_taken_out_as_programs_write_it(secret: str, text: str) -> None:
+    known = Known()
+    known.add(secret)
+    for shown in (Redactor([secret]).text(text), known.text(text)):
+        assert MASK in shown
+        assert not any(part in shown for part in ("hunter2", "value12", "quoted", "nicode", "escape", "ghi", "12345"))
+
+
+def test_what_is_no_secret_and_no_text_passes_as_it_is() -> None:
+    known = Known()
+    assert known.text("\ud800 lone") == "\ud800 lone"
+    known.add("[" * 100_000)  # no JSON that could be read
+    assert known.text("\ud800 lone") == "\ud800 lone"
