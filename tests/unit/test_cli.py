@@ -116,18 +116,6 @@ def test_every_verb_has_help_with_an_example_or_a_sentence(run, verb):
         assert "FLOW_AGENT_HOME" in out
 
 
-def test_help_stays_quick():
-    def took(*command: str) -> float:
-        times = []
-        for _ in range(5):
-            began = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True)
-            times.append(time.perf_counter() - began)
-        return min(times)
-
-    assert took(COMMAND, "--help") - took(sys.executable, "-c", "pass") < 0.15
-
-
 def test_help_imports_neither_verbs_nor_what_they_need():
     program = "import sys; from flow_agent.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
 
@@ -136,6 +124,9 @@ def test_help_imports_neither_verbs_nor_what_they_need():
     loaded = set(done.stderr.split())
     assert "click" in loaded
     assert not loaded & {"pydantic", "rich", "anyio", "sqlite3", "flow_agent.cli.runs", "flow_agent.settings"}
+    # What it takes is measured in tests/bench/startup.py, beside the bare interpreter; this is what keeps it so.
+    others = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"__main__"}
+    assert {name for name in others if not name.startswith("_")} <= {"click", "flow_agent"}
 
 
 def test_the_version_is_printed(run):
