@@ -162,3 +162,13 @@ def _ids(claim: Claim) -> dict[str, Any]:
         "attempt": claim.attempt,
         "claim": claim.number,
     }
+
+
+def no_zygote(interpreter: str, why: str) -> None:
+    """Attempts of an interpreter are started as fresh programs."""
+    _log.warning("process.no_zygote", interpreter=interpreter, why=f"{why}; its attempts start as fresh interpreters")
+
+
+def not_preloaded(interpreter: str, problems: list[str]) -> None:
+    """Modules of process.preload could not be imported."""
+    _log.warning("process.not_preloaded", interpreter=interpreter, problems=problems)

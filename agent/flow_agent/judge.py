@@ -14,6 +14,8 @@ RECEIPT_REASONS = {
     Reason.PARAMETERS_INVALID,
     Reason.RESULT_FAILED,
     Reason.CANCELLED,
+    Reason.OUT_OF_MEMORY,
+    Reason.LAUNCH_FAILED,
 }
 """What a runner may say of its own end; an attempt that writes another word into its receipt is not believed."""
 
@@ -33,6 +35,8 @@ def judge(ending: Ending, why: Reason | None, timeout: float | None) -> Outcome:
             "its lease ended before an agent extended it, and it was stopped so that no second one could run beside it"
         )
         return _failed(Reason.AGENT_LOST, text, code)
+    if ending.memory is not None:
+        return _failed(Reason.OUT_OF_MEMORY, ending.memory + _last_lines(ending.tail), code)
     if ending.ended_by == "stop":
         return _stopped(why or Reason.AGENT_STOPPING, timeout, code)
     receipt = ending.receipt
@@ -41,6 +45,8 @@ def judge(ending: Ending, why: Reason | None, timeout: float | None) -> Outcome:
         if reason is Reason.CANCELLED:  # a flow of another framework says that of itself
             return Outcome(state=State.CANCELLED, reason=reason, detail=detail[:LONGEST_DETAIL], exit_code=code)
         return _failed(reason, detail, code)
+    if ending.signal == signal.SIGXCPU:
+        return _failed(Reason.TIMED_OUT, "used all the CPU time that its cpu_time_limit allows", code)
     if ending.signal is not None:
         return _failed(Reason.KILLED, _killed(ending.signal) + _last_lines(ending.tail), code)
     if ending.code != 0:

@@ -330,6 +330,9 @@ class LaunchSpec:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     redacted: tuple[str, ...] = field(default=(), repr=False)
     output_limit: int = 1_000_000_000
+    memory_limit: int | None = None
+    cpu_time_limit: float | None = None
+    nice: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,7 +342,8 @@ class Ending:
     ``code`` is the exit code, ``signal`` the signal that ended it instead. ``receipt`` is the runner's final
     event: ``{"ok": true, "result": ...}``, or ``{"ok": false, "reason": ..., "detail": ...}``; None if none came.
     ``result`` is the file that holds the return value. ``tail`` are the last lines of output. ``lost`` says that
-    nobody saw the end. ``ended_by`` is ``stop`` or ``deadline`` if we ended it.
+    nobody saw the end. ``memory`` is what shows that memory ran out. ``ended_by`` is ``stop``,
+    ``deadline`` or ``memory`` if we ended it.
     """
 
     code: int | None = None
@@ -348,4 +352,5 @@ class Ending:
     result: str | None = None
     tail: str = ""
     lost: str | None = None
+    memory: str | None = None
     ended_by: str | None = None

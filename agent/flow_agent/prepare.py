@@ -101,6 +101,9 @@ async def spec(
         secrets=secrets,
         redacted=tuple(secrets.values()),
         output_limit=means.output_limit,
+        memory_limit=config.get("memory_limit"),
+        cpu_time_limit=config.get("cpu_time_limit"),
+        nice=config.get("nice"),
     )
 
 

@@ -1,4 +1,4 @@
-"""The runner as one file, for interpreters without this flow-agent: the author's side, the runner, cloudpickle."""
+"""The runner as one file, for interpreters without this flow-agent: author's side, runner, zygote, cloudpickle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from pathlib import Path
 import flow_agent
 from flow_agent.home import make_private
 
-MAIN = "import sys\nfrom flow_agent.runner.main import main\nsys.exit(main(sys.argv[1]))\n"
+MAIN = """import sys
+if sys.argv[1] == "zygote":
+    from flow_agent.launchers.zygote import main
+    main(*sys.argv[2:])
+else:
+    from flow_agent.runner.main import main
+    sys.exit(main(sys.argv[1]))
+"""
 PARTS = (
     "__init__.py",
     "version.py",
@@ -20,6 +27,11 @@ PARTS = (
     "run_configs.py",
     "environments.py",
     "home.py",
+    "redact.py",
+    *(
+        f"launchers/{name}.py"
+        for name in ("__init__", "attempt", "journal", "keep", "keeper", "lines", "linux", "zygote")
+    ),
 )
 FOLDERS = ("runner", "results", "storages")
 

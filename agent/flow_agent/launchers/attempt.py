@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -11,42 +12,51 @@ from flow_agent.launchers import linux
 
 TYPE_CHECKING = False  # typing itself costs every keeper some 10 ms
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any
 
 GO_SIZE = 1 << 20
-"""Bytes that the pipe for the word to go takes without blocking us: parameters and secrets."""
+"""Bytes that the pipe for the word to go is made to take, where the message is longer than a pipe usually takes."""
+PIPE_SIZE = 65536
+
+GO, EVENTS = 3, 4
+"""The attempt's descriptors, as ``runner.main`` knows them; output is 1 and 2."""
+
+MARK = "FLOW_AGENT_ATTEMPT"
+"""The variable by which whatever an attempt started can be told, as long as it keeps its environment."""
+MARK_LENGTH = 32
+
+
+PASSES = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+"""Errors that another try may not meet."""
 
 
 class NotStarted(Exception):
-    """The program could not be executed; the message says why."""
+    """The attempt's process could not be started; the message says why. ``passes``: another try may do better."""
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(why)
+        self.passes = number in PASSES
 
 
 class Attempt:
-    """A started process, parked until ``go``. ``output`` and ``events`` are the descriptors to read from."""
+    """A started process, parked until ``go``. ``output`` and ``events`` are the descriptors to read from.
 
-    def __init__(self, orders: dict[str, Any]) -> None:
-        self.output, output = os.pipe()
-        self.events, events = os.pipe()
-        go, self._go = os.pipe()
-        with contextlib.suppress(OSError, AttributeError):
-            fcntl.fcntl(self._go, fcntl.F_SETPIPE_SZ, GO_SIZE)
-        failed, fail = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _become(orders, {go: 3, events: 4, output: 1}, fail)
-        for descriptor in (output, events, go, fail):
-            os.close(descriptor)
-        for descriptor in (self.output, self.events):
+    ``mark`` stands in its environment and in that of whatever it starts.
+    """
+
+    def __init__(self, pid: int, *, output: int, events: int, go: int, mark: str) -> None:
+        self.pid, self.output, self.events, self.mark = pid, output, events, mark
+        self._go = go
+        for descriptor in (output, events):
             os.set_blocking(descriptor, False)
-        with os.fdopen(failed, "rb") as pipe:
-            if problem := pipe.read():
-                os.waitpid(self.pid, 0)
-                raise NotStarted(problem.decode(errors="replace"))
 
     def go(self, message: bytes) -> None:
         """Give the runner its message; user code runs from here on. A second time does nothing."""
         if self._go >= 0:
             go, self._go = self._go, -1
+            if len(message) > PIPE_SIZE:
+                with contextlib.suppress(OSError, AttributeError):
+                    fcntl.fcntl(go, fcntl.F_SETPIPE_SZ, GO_SIZE)
             with contextlib.suppress(BrokenPipeError), os.fdopen(go, "wb") as pipe:
                 pipe.write(message)
 
@@ -55,19 +65,53 @@ class Attempt:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
+    def close(self) -> None:
+        """Close what was not used."""
+        if self._go >= 0:
+            os.close(self._go)
+            self._go = -1
 
-def _become(orders: dict[str, Any], descriptors: dict[int, int], fail: int) -> NoReturn:
-    """In the forked child: become the attempt's program, or write into ``fail`` why not."""
+
+def start(program: dict[str, Any] | None) -> Attempt | None:
+    """Start an attempt, parked: ``program`` (``argv`` and ``env``), or this process's own image if it is None.
+
+    None comes back in the new process itself, which is to go on as the attempt.
+
+    Raises NotStarted.
+    """
+    mark = os.urandom(MARK_LENGTH // 2).hex()
+    (output, output_end), (events, events_end), (go_end, go), (failed, fail) = (os.pipe() for _ in range(4))
+    try:
+        pid = os.fork()
+    except OSError as error:
+        for descriptor in (output, output_end, events, events_end, go_end, go, failed, fail):
+            os.close(descriptor)
+        raise NotStarted(error.errno or 0, f"{error.strerror}: no process could be forked") from None
+    if pid == 0:
+        _become(program, {go_end: GO, events_end: EVENTS, output_end: 1}, fail, mark)
+        return None
+    for descriptor in (output_end, events_end, go_end, fail):
+        os.close(descriptor)
+    with os.fdopen(failed, "rb") as pipe:  # ends when it has become what it is to be
+        problem = pipe.read()
+    if problem:
+        os.waitpid(pid, 0)
+        for descriptor in (output, events, go):
+            os.close(descriptor)
+        number, _, why = problem.decode(errors="replace").partition(" ")
+        raise NotStarted(int(number), why)
+    return Attempt(pid, output=output, events=events, go=go, mark=mark)
+
+
+def _become(program: dict[str, Any] | None, descriptors: dict[int, int], fail: int, mark: str) -> None:
+    """In the forked child: become the attempt's program, or write into ``fail`` why not; return as our own image."""
     try:
         parent = os.getppid()
         os.setsid()
         linux.die_with_parent()
         if os.getppid() != parent:
             os._exit(1)
-        for name in ("SIGCHLD", "SIGTERM", "SIGINT", "SIGHUP", "SIGPIPE", "SIGXFSZ"):
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
-        signal.set_wakeup_fd(-1)
-        os.chdir(orders["cwd"])
+        _usual_signals(program is None)
         high = {_high(source): target for source, target in descriptors.items()}
         fail = _high(fail)
         null = os.open(os.devnull, os.O_RDONLY)
@@ -75,11 +119,26 @@ def _become(orders: dict[str, Any], descriptors: dict[int, int], fail: int) -> N
         for source, target in high.items():
             os.dup2(source, target)
         os.dup2(1, 2)
-        os.execve(orders["argv"][0], orders["argv"], orders["env"])
+        if program is None:
+            linux.show_memory()
+            linux.mark(MARK, mark)
+            os.closerange(EVENTS + 1, os.sysconf("SC_OPEN_MAX"))
+            return
+        os.execve(program["argv"][0], program["argv"], {**program["env"], MARK: mark})
     except OSError as error:
-        os.write(fail, f"{error.strerror}: {error.filename or orders['argv'][0]}".encode())
-    finally:
-        os._exit(127)
+        os.write(fail, f"{error.errno} {error.strerror}: {error.filename or 'the attempt'}".encode())
+    os._exit(127)
+
+
+def _usual_signals(stays_python: bool) -> None:
+    """As a program finds them at its start; one that is Python already, as Python has them."""
+    signal.set_wakeup_fd(-1)
+    for name in ("SIGCHLD", "SIGTERM", "SIGHUP", "SIGINT", "SIGPIPE", "SIGXFSZ"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    if stays_python:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for name in ("SIGPIPE", "SIGXFSZ"):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _high(descriptor: int) -> int:

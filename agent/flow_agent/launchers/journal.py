@@ -101,6 +101,11 @@ class Journal:
             self._line()
         self.flush()
 
+    def close_files(self) -> None:
+        """Close both files."""
+        os.close(self._output)
+        os.close(self._journal)
+
     def note(self, level: str, text: str) -> None:
         """A log record of the keeper's own."""
         self._line(log={"level": level, "logger": "flow_agent.keeper", "text": text})

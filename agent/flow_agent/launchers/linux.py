@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections import defaultdict
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
 LINUX = sys.platform == "linux"
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def _prctl(option: int, value: int) -> bool:
@@ -17,6 +19,11 @@ def _prctl(option: int, value: int) -> bool:
     import ctypes  # some milliseconds; the daemon does not need it before its first keeper
 
     return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)
+
+
+def show_memory() -> bool:
+    """Undo ``hide_memory`` where it was inherited: an attempt is what a fresh program would be."""
+    return _prctl(PR_SET_DUMPABLE, 1)
 
 
 def become_subreaper() -> bool:
@@ -32,6 +39,56 @@ def hide_memory() -> bool:
 def die_with_parent() -> bool:
     """This process gets SIGKILL when its parent ends."""
     return _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has killed since its boot because memory ran out; 0 where it does not tell."""
+    try:
+        with open("/proc/vmstat", "rb") as file:
+            _, found, count = file.read().partition(b"\noom_kill ")
+    except OSError:
+        return 0
+    return int(count.split(maxsplit=1)[0]) if found else 0
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that ``pid`` holds now; 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+def proportional(pid: int) -> int:
+    """The same, with what several processes share counted in part for each of them."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            _, _, found = file.read().partition(b"\nPss:")
+            return int(found.split(maxsplit=1)[0]) * 1024
+    except (OSError, IndexError):
+        return resident(pid)
+
+
+def mark(name: str, value: str) -> None:
+    """Write ``value`` over the variable ``name`` where others read a process's environment (/proc/PID/environ).
+
+    They read the memory that the program was started with, which setting a variable does not touch. It must have been
+    there then, with a value of the same length; else nothing happens.
+    """
+    if LINUX:
+        import ctypes  # as above
+
+        find = ctypes.CDLL(None).getenv
+        find.restype = ctypes.c_void_p
+        place = find(name.encode())
+        if place and len(ctypes.string_at(place)) == len(value):
+            ctypes.memmove(place, value.encode(), len(value))
+
+
+def threads() -> int:
+    """How many threads this process has, also those that Python does not know of."""
+    return len(os.listdir("/proc/self/task")) if LINUX else threading.active_count()
 
 
 def start_time(pid: int) -> int | None:
@@ -68,7 +125,7 @@ def descendants(pid: int) -> list[int]:
     return below
 
 
-def family(session: int, mark: str) -> list[int]:
+def family(session: int, mark: str | None) -> list[int]:
     """Live processes of ``session``, and those that have ``mark`` (``NAME=value``) in their environment.
 
     How to find what an attempt started when the keeper, whose descendants they were, is gone.
@@ -79,7 +136,9 @@ def family(session: int, mark: str) -> list[int]:
     found = []
     for pid in pids:
         stat = _stat(pid)
-        if stat is not None and stat[0] not in "ZX" and (stat[3] == session or mark.encode() in _environment(pid)):
+        if stat is None or stat[0] in "ZX":
+            continue
+        if stat[3] == session or (mark is not None and mark.encode() in _environment(pid)):
             found.append(pid)
     return found
 

@@ -9,11 +9,9 @@ import time
 from pathlib import Path
 
 from flow_agent.launchers import linux
-from flow_agent.launchers.keeper import KEEPER
+from flow_agent.launchers.attempt import MARK
+from flow_agent.launchers.keep import KEEPER
 from flow_agent.launchers.spool import read_json
-
-MARK = "FLOW_AGENT_RUN_REF"
-"""The variable by which whatever an attempt started can be told, as long as it keeps its environment."""
 
 KILLS = 100
 """Rounds of killing what is left of a lost attempt; what outlives them belongs to another user."""
@@ -30,8 +28,9 @@ def kill(folder: Path) -> None:
     leader = who.get("child", -1)
     if linux.start_time(leader) not in {None, who.get("child_start")}:
         leader = -1  # that number names another process by now, and its session is none of ours
+    mark = f"{MARK}={who['mark']}" if "mark" in who else None
     for _ in range(KILLS):
-        family = linux.family(leader, f"{MARK}={folder.name}")
+        family = linux.family(leader, mark)
         if not family:
             return
         for pid in family:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio
 import anyio.to_thread
 
-import flow_agent
 from flow_agent import events, workspace
 from flow_agent.errors import LaunchError
 from flow_agent.home import make_private
 from flow_agent.launchers import linux, lost
-from flow_agent.launchers.archive import runner_archive
-from flow_agent.launchers.keeper import BELL, CONTROL, EXIT, KEEPER
+from flow_agent.launchers.environments import Environment, environment
+from flow_agent.launchers.keep import BELL, CONTROL, EXIT, KEEPER
 from flow_agent.launchers.lines import Lines
-from flow_agent.launchers.spool import SpoolReader, read_json
+from flow_agent.launchers.nursery import LOG, Care, Nursery
+from flow_agent.launchers.parked import Parked
+from flow_agent.launchers.spool import SpoolReader, read_json, write_json
 from flow_agent.model import Ending, LaunchSpec, LogLine
 from flow_agent.ports import Sink
 from flow_agent.runner.results import JSON_FILE, PICKLE_FILE
@@ -33,41 +33,44 @@ LOOK = 1.0
 HUNG = 5.0
 """Seconds after a stop's grace at which a keeper that has not seen to the end is killed, and its attempt with it."""
 
-PACKAGES = str(Path(flow_agent.__file__).parent.parent)
-KEEP = (
-    # A bare package in the place of ours: what authors import from it would cost every keeper 15 ms.
-    f"import sys; package = type(sys)('flow_agent'); package.__path__ = [{PACKAGES + '/flow_agent'!r}];"
-    " sys.modules['flow_agent'] = package; from flow_agent.launchers.keeper import main; main()"
-)
-RUN = "import sys; from flow_agent.runner.main import main; sys.exit(main(sys.argv[1]))"
-
 
 class ProcessLauncher:
-    """Starts a keeper for each attempt in a folder of its own below ``root``. Its ref is the folder's name."""
+    """Gives each attempt a folder of its own below ``root`` and a keeper. Its ref is the folder's name."""
 
     name = "process"
     scope = ""
 
-    def __init__(self, root: Path, archives: Path) -> None:
-        self._root, self._archives = root, archives
-        self._keepers: dict[str, subprocess.Popen[bytes]] = {}
+    def __init__(self, root: Path, nursery: Nursery) -> None:
+        self._root, self._nursery = root, nursery
+        self._keepers: dict[str, tuple[Environment, Parked, bool]] = {}
+        """By ref; the last is whether the keeper may keep another attempt after it."""
         self._news: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
 
     async def create(self, spec: LaunchSpec) -> str:
-        """Start the keeper and wait until the attempt is parked."""
+        """Give a parked attempt its orders."""
         folder = Path(spec.folder)
+        if spec.working_dir is not None and not os.access(spec.working_dir, os.X_OK):
+            raise LaunchError(f"the attempt could not be started: no folder {spec.working_dir} that it may enter")
+        wanted = environment(spec.interpreter, spec.env, spec.redacted)
+        parked = await self._nursery.take(wanted, "pickle" if spec.payload["kind"] == "pickle" else "other")
+        self._keepers[folder.name] = wanted, parked, not (spec.redacted or spec.secrets)
         try:
-            self._keepers[folder.name] = await anyio.to_thread.run_sync(self._start_keeper, spec)
+            os.mkfifo(folder / CONTROL, 0o600)
+            write_json(folder / KEEPER, parked.hello)
+            await parked.order(**_orders(spec))
         except OSError as error:
-            raise LaunchError(f"the keeper of the attempt could not be started: {error}", transient=True) from error
-        try:
-            await self._parked(folder)
+            await self._undo(folder.name)
+            raise LaunchError(f"the attempt could not be given its orders: {error}", transient=True) from error
         except BaseException:
-            with anyio.move_on_after(HUNG * 2, shield=True):
-                await self.stop(folder.name, 0)
-                await self.remove(folder.name)
+            await self._undo(folder.name)
             raise
         return folder.name
+
+    async def _undo(self, ref: str) -> None:
+        with anyio.move_on_after(HUNG * 2, shield=True):
+            self._nursery.close(self._keepers.pop(ref)[1])
+            await anyio.to_thread.run_sync(lost.kill, self._root / ref)
+            await self.remove(ref)
 
     async def go(self, ref: str) -> None:
         """Let user code run."""
@@ -88,8 +91,9 @@ class ProcessLauncher:
         with SpoolReader(folder, attempt) as reader:
             while True:
                 news = self._news[ref]
-                ended = await anyio.to_thread.run_sync(self._ended, folder)  # first: what is read after it is all
-                while lines := await anyio.to_thread.run_sync(reader.read):
+                # In this thread, since asking another one takes longer than reading what was written just now.
+                ended = self._ended(folder)  # first: what is read after it is all
+                while lines := reader.read():
                     await hand_over(lines)
                 if ended is not None:
                     await hand_over(reader.rest())
@@ -109,9 +113,10 @@ class ProcessLauncher:
         await anyio.to_thread.run_sync(lost.kill, folder)
 
     async def remove(self, ref: str) -> None:
-        """Delete the folder, once the keeper is gone."""
-        if keeper := self._keepers.pop(ref, None):
-            await anyio.to_thread.run_sync(keeper.wait)
+        """Delete the folder, which the keeper has left."""
+        if (kept := self._keepers.pop(ref, None)) is not None:
+            wanted, parked, again = kept
+            await self._nursery.give_back(wanted, parked, again=again)
         self._news.pop(ref, None)
         await anyio.to_thread.run_sync(workspace.remove, self._root / ref)
 
@@ -124,10 +129,10 @@ class ProcessLauncher:
 
     def let_go(self) -> None:
         """Leave the keepers that still run to a successor."""
-        for keeper in self._keepers.values():
-            if keeper.poll() is None:
-                keeper.returncode = 0  # or Popen would complain, when it is collected, that it was not waited for
+        for _, parked, _ in self._keepers.values():
+            self._nursery.close(parked)
         self._keepers.clear()
+        self._nursery.let_go()
 
     async def _clear(self, name: str) -> None:
         await self.stop(name, 0)
@@ -136,67 +141,10 @@ class ProcessLauncher:
         except OSError as error:  # files of another user, a mount: no reason not to work
             events.remains_left(name, error)
 
-    # Keepers
-
-    def _start_keeper(self, spec: LaunchSpec) -> subprocess.Popen[bytes]:
-        folder = Path(spec.folder)
-        os.mkfifo(folder / CONTROL, 0o600)
-        orders = json.dumps(self._orders(spec)).encode()
-        with (folder / "keeper.log").open("wb") as log:
-            keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", KEEP],
-                cwd=folder,
-                env={},
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        assert keeper.stdin is not None
-        with contextlib.suppress(BrokenPipeError), keeper.stdin:  # it died at once; ``_parked`` finds out why
-            keeper.stdin.write(orders)
-        return keeper
-
-    def _orders(self, spec: LaunchSpec) -> dict[str, Any]:
-        folder, payload = Path(spec.folder), spec.payload
-        kind = "pickle" if payload["kind"] == "pickle" else "other"
-        if spec.interpreter is None:
-            argv = [sys.executable, "-P", "-c", RUN, kind]
-        else:
-            argv = [spec.interpreter, "-P", str(runner_archive(self._archives)), kind]
-        cwd = folder / payload["root"] if payload["kind"] == "script" else folder / workspace.WORK
-        return {
-            "name": folder.name,
-            "argv": argv,
-            "env": {**spec.env, lost.MARK: folder.name},
-            "cwd": spec.working_dir or str(cwd),
-            "deadline": spec.deadline,
-            "grace": spec.grace,
-            "output_limit": spec.output_limit,
-            "redacted": list(spec.redacted),
-            "go": {
-                "run": {"id": spec.run_id, "attempt": spec.attempt, "flow": spec.flow},
-                "folder": str(folder),
-                "payload": dict(payload),
-                "parameters": dict(spec.parameters),
-                "secrets": dict(spec.secrets),
-                "python": spec.python,
-            },
-        }
-
-    async def _parked(self, folder: Path) -> None:
-        while True:
-            news = self._news[folder.name]
-            if (folder / KEEPER).exists():
-                return
-            if (ended := self._ended(folder)) is not None:
-                why = ended.get("launch_error") or ended.get("lost") or "it ended at once"
-                raise LaunchError(f"the attempt could not be started: {why}")
-            with anyio.move_on_after(0.05):
-                await news.wait()
-
     def _order(self, ref: str, **order: Any) -> None:
         """Write one order; nobody there to read it means that the attempt has ended."""
+        if ref in self._keepers and self._keepers[ref][1].tell(**order):
+            return
         try:
             control = os.open(self._root / ref / CONTROL, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         except OSError:  # no such folder, or no keeper that reads: it has ended, or never began
@@ -209,11 +157,12 @@ class ProcessLauncher:
         """The exit record, ``{"lost": why}`` if the keeper is gone without one, None while the attempt goes on."""
         if (record := read_json(folder / EXIT)) is not None:
             return record
-        ours = self._keepers.get(folder.name)
-        if ours is not None and ours.poll() is None:
-            return None
-        who = read_json(folder / KEEPER)
-        if ours is None and who is not None and linux.start_time(who["pid"]) == who["start"]:
+        if folder.name in self._keepers:
+            going = self._keepers[folder.name][1].alive
+        else:
+            who = read_json(folder / KEEPER)
+            going = who is not None and linux.start_time(who["pid"]) == who["start"]
+        if going:
             return None
         if (record := read_json(folder / EXIT)) is not None:  # it ended while we looked
             return record
@@ -237,13 +186,40 @@ class ProcessLauncher:
             os.close(bell)
 
 
+def _orders(spec: LaunchSpec) -> dict[str, Any]:
+    folder, payload = Path(spec.folder), spec.payload
+    cwd = folder / payload["root"] if payload["kind"] == "script" else folder / workspace.WORK
+    limits = {"memory_limit": spec.memory_limit, "cpu_time_limit": spec.cpu_time_limit, "nice": spec.nice}
+    return {
+        "name": folder.name,
+        "folder": str(folder),
+        "deadline": spec.deadline,
+        "grace": spec.grace,
+        "output_limit": spec.output_limit,
+        "memory_limit": spec.memory_limit,
+        "redacted": list(spec.redacted),
+        "go": {
+            "run": {"id": spec.run_id, "attempt": spec.attempt, "flow": spec.flow},
+            "folder": str(folder),
+            "payload": dict(payload),
+            "parameters": dict(spec.parameters),
+            "secrets": dict(spec.secrets),
+            "python": spec.python,
+            "env": dict(spec.env),
+            "cwd": spec.working_dir or str(cwd),
+            "limits": limits,
+        },
+    }
+
+
 def _ending(record: Mapping[str, Any], reader: SpoolReader, folder: Path) -> Ending:
     files = [str(folder / name) for name in (JSON_FILE, PICKLE_FILE) if (folder / name).exists()]
     return Ending(
         code=record.get("code"),
         signal=record.get("signal"),
         ended_by=record.get("ended_by"),
-        lost=record.get("lost") or record.get("launch_error"),
+        lost=record.get("lost"),
+        memory=record.get("memory"),
         receipt=reader.receipt,
         result=files[0] if files else None,
         tail=reader.tail,
@@ -259,15 +235,23 @@ def _last_words(folder: Path) -> str:
 
 
 @contextlib.asynccontextmanager
-async def open_launcher(home: Path, agent: str) -> AsyncGenerator[ProcessLauncher]:
-    """The process launcher of one agent. Closing it leaves its attempts alone: a successor finds them."""
+async def open_launcher(
+    home: Path, agent: str, options: Mapping[str, Any] = MappingProxyType({})
+) -> AsyncGenerator[ProcessLauncher]:
+    """The process launcher of one agent; ``options`` are the fields of ``nursery.Care``.
+
+    Closing it leaves its attempts alone: a successor finds them.
+    """
     root = workspace.spool_root(home, agent)
     make_private(root)
     with contextlib.suppress(FileExistsError):
         os.mkfifo(root / BELL, 0o600)
-    launcher = ProcessLauncher(root, home / "runner")
+    (root / LOG).unlink(missing_ok=True)
+    nursery = Nursery(root, home / "runner", Care(**options))
+    launcher = ProcessLauncher(root, nursery)
     async with anyio.create_task_group() as group:
         group.start_soon(launcher.listen, name="bell")
+        group.start_soon(nursery.tend, name="nursery")
         try:
             yield launcher
         finally:

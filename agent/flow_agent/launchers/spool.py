@@ -15,7 +15,7 @@ from flow_agent.model import LogLine
 
 LONGEST_LINE = 65536
 """Bytes; a longer line is cut into pieces of this size, at the same places however often it is read."""
-MOST = 262_144
+MOST = 65_536
 """Bytes of output read at a time."""
 TAIL = 12
 """Lines of output that are kept for the detail of a bad end."""
@@ -137,3 +137,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return content
+
+
+def write_json(path: Path, content: Mapping[str, Any] | None) -> None:
+    """Put a JSON object at ``path``, whole or not at all."""
+    staged = path.with_name(path.name + ".tmp")
+    with open(staged, "w", encoding="utf-8", opener=_private) as file:
+        json.dump(content, file)
+    staged.rename(path)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

@@ -1,22 +1,26 @@
 """Runs one flow: waits parked for the word to go, loads the payload, calls the flow, writes result and receipt.
 
 Descriptor 3 gives the message to go (one JSON document, until its end), descriptor 4 takes events. What is imported
-before the message arrived costs the run nothing; no code of the user is loaded before it.
+before the message arrived costs the run nothing; no code of the user is loaded before it. The message also brings all
+that a program usually finds at its start (environment, working folder, limits), because this one is started before
+anybody knows for which run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import io
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Coroutine
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, NoReturn
 
-from flow_agent.runner import foreign, records, results
+from flow_agent.runner import foreign, limits, records, results
 from flow_agent.runner.channel import Channel
 
 GO, EVENTS = 3, 4
@@ -37,9 +41,9 @@ def main(kind: str) -> int:
     with os.fdopen(GO, "rb") as parked:
         message = json.load(parked)
     channel = Channel(EVENTS, message["nonce"])
-    _prepare(channel, message)
     value = None
     try:
+        _prepare(channel, message)
         value = _call(message)
         receipt: dict[str, Any] = {"ok": True}
         code = 0
@@ -78,7 +82,17 @@ def _prepare(channel: Channel, message: dict[str, Any]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
     sys.argv = [message["run"]["flow"]]
+    sys.modules["__main__"] = ModuleType("__main__")
+    os.environ.clear()
+    os.environ.update(message["env"], FLOW_AGENT_ATTEMPT=message["mark"])
+    time.tzset()
+    faulthandler.enable(2)  # where it was is all that a crash in C can tell
     records.install(channel)
+    try:
+        os.chdir(message["cwd"])
+        limits.apply(message["limits"])
+    except (OSError, ValueError) as error:
+        raise Refused("launch_failed", f"the attempt could not be made ready: {error}") from None
 
 
 def _call(message: dict[str, Any]) -> Any:
@@ -182,9 +196,17 @@ def _raised(channel: Channel, error: BaseException) -> dict[str, Any]:
     text = "".join(traceback.format_exception(type(error), error, _users_frames(error.__traceback__)))
     with contextlib.suppress(OSError):
         channel.send(log={"level": "ERROR", "logger": "flow_agent", "text": text.rstrip("\n")})
+    if isinstance(error, MemoryError):
+        return {"ok": False, "reason": "out_of_memory", "detail": _out_of_memory(error)}
     last = "".join(traceback.format_exception_only(error)).strip()
     detail = last.splitlines()[-1] if isinstance(error, SyntaxError) else last
     return {"ok": False, "reason": "raised", "detail": detail[:2000]}
+
+
+def _out_of_memory(error: MemoryError) -> str:
+    limit = limits.memory()
+    text = "Python got no more memory" + (f", and its memory_limit is {limit} bytes" if limit else "")
+    return f"{text}: {error}"[:2000] if str(error) else text
 
 
 def _users_frames(frames: TracebackType | None) -> TracebackType | None:

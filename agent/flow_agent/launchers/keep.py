@@ -1,0 +1,315 @@
+"""One attempt from its keeper's orders to its exit record, whatever happens to the daemon.
+
+All that others need lies in the attempt's spool folder, so that another daemon can go on with it:
+
+``keeper.json`` who keeps it, and the attempt's process; the daemon puts it there before it gives the orders
+``control``     a FIFO; one JSON object a line: ``{"go": true}``, ``{"deadline": t}``, ``{"stop": grace}``; the daemon
+                that gave the orders may write the same into its socket
+``output``, ``events.jsonl``   what the attempt wrote (see ``journal``)
+``exit.json``   how it ended; put there by a rename, when nothing of it runs any more
+``bell``        (in the folder above) the daemon's FIFO; our folder's name in it says that there is news
+
+Standard library only, and single-threaded, because keepers fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import signal
+import time
+
+from flow_agent.launchers import linux
+from flow_agent.launchers.journal import Journal
+from flow_agent.launchers.lines import Lines
+from flow_agent.redact import Redactor
+
+TYPE_CHECKING = False  # typing itself costs every keeper some 10 ms
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from flow_agent.launchers.attempt import Attempt
+
+CONTROL, KEEPER, EXIT, BELL = "control", "keeper.json", "exit.json", "bell"
+
+CHUNK = 65536
+RING_EVERY = 0.02
+"""Seconds between two rings of the bell; the daemon reads all there is at each."""
+LAST_SECOND = 1.0
+"""Seconds before the deadline at which we stop asking and kill."""
+DRAIN = 2.0
+"""Seconds for which we read on when all is dead but somebody outside still holds the output pipe."""
+WEIGH_EVERY = 0.2
+"""Seconds between two looks at the memory of an attempt that has a limit."""
+
+
+class Keep:
+    """Keeps ``attempt``, which is parked, as the daemon at the socket ``daemon`` has ordered.
+
+    ``said`` takes what comes from there; ``wake`` is a pipe that signals fill.
+    """
+
+    def __init__(self, orders: dict[str, Any], attempt: Attempt, daemon: int, said: Lines, wake: int) -> None:
+        self._orders, self._attempt = orders, attempt
+        self._deadline: float = orders["deadline"]
+        self._grace: float = orders["grace"]
+        nonce = os.urandom(8).hex()
+        self._go_message = json.dumps(orders["go"] | {"nonce": nonce, "mark": attempt.mark}).encode()
+        self._journal = Journal(Redactor(orders["redacted"]), nonce, orders["output_limit"])
+        self._record = os.open("exit.tmp", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with contextlib.suppress(OSError, AttributeError):  # room for the exit record, should the disk fill up
+            os.posix_fallocate(self._record, 0, 4096)
+        self._control = os.open(CONTROL, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._bell: int | None = None
+        self._rung = 0.0
+        self._news = False
+        self._ended_by: str | None = None
+        self._kill_at: float | None = None
+        self._status: int | None = None
+        self._memory: str | None = None
+        self._weigh_at = time.monotonic() if orders["memory_limit"] else None
+        self._oom_kills = linux.oom_kills()
+        self._sources: dict[int, Callable[[bytes], object]] = {
+            attempt.events: self._journal.events,
+            attempt.output: self._print,
+        }
+        self._wake = wake
+        self._talks: dict[int, Lines] = {self._control: Lines(), daemon: said}
+
+    @property
+    def alone(self) -> bool:
+        """Whether the daemon that gave the orders is gone."""
+        return len(self._talks) < 2
+
+    # The attempt
+
+    def keep(self, early: list[bytes]) -> None:
+        """Pump output and take orders until the attempt has ended, then clear up after it.
+
+        ``early`` are orders that came right behind the first ones.
+        """
+        self._obey_all(early)
+        while self._status is None:
+            self._turn(self._timeout())
+        self._give_grace()
+        left = self._kill_the_rest()
+        if left and self._ended_by is None:
+            self._journal.note("WARNING", f"the flow left {left} of its processes running; they were killed")
+        end = time.monotonic() + DRAIN
+        while time.monotonic() < end and self._pump():
+            time.sleep(0.01)
+        self._journal.close()
+        while not self._journal.flush():
+            self._ring()
+            time.sleep(0.25)
+        code = os.waitstatus_to_exitcode(self._status)
+        if code == -signal.SIGKILL and self._ended_by is None and linux.oom_kills() > self._oom_kills:
+            self._memory = "the kernel killed a process of this machine because memory ran out, and this one ended then"
+        self._finish(code=code if code >= 0 else None, signal=-code if code < 0 else None)
+
+    def _turn(self, timeout: float) -> None:
+        sources = [*self._talks, self._wake]
+        if not self._journal.blocked:  # a full disk: let the attempt wait for room rather than lose what it says
+            sources += self._sources
+        ready, _, _ = select.select(sources, [], [], timeout)
+        if self._wake in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake, CHUNK)
+        for talk in [talk for talk in self._talks if talk in ready]:
+            self._take_orders(talk)
+        if self._journal.blocked:
+            self._journal.flush()
+        else:
+            self._pump()
+        self._reap()
+        self._hold_deadline()
+        self._weigh()
+        if self._news:
+            self._ring()
+
+    def _timeout(self) -> float:
+        now = time.monotonic()
+        moments = [self._kill_at] if self._kill_at else [self._deadline - self._grace - LAST_SECOND]
+        if self._news:
+            moments.append(self._rung + RING_EVERY)
+        if self._weigh_at is not None:
+            moments.append(self._weigh_at)
+        if self._journal.blocked:
+            moments.append(now + 0.25)
+        return max(0.0, min(moments) - now)
+
+    def _pump(self) -> bool:
+        """Read what there is, the events first; whether more may come."""
+        for source in list(self._sources):
+            self._read(source)
+        return bool(self._sources)
+
+    def _print(self, data: bytes) -> None:
+        missing = self._journal.output(data)
+        # An event is written before its marker, so it is in the pipe by now, or part of it: read on until it is whole.
+        while missing is not None:
+            ready = self._attempt.events in self._sources and select.select([self._attempt.events], [], [], 1.0)[0]
+            if ready:
+                self._read(self._attempt.events)
+            else:
+                self._journal.give_up(missing)
+            missing = self._journal.output(b"")
+
+    def _read(self, source: int) -> None:
+        """Read one chunk of ``source``, if there is one; after its end it is no source any more."""
+        with contextlib.suppress(BlockingIOError):
+            if data := os.read(source, CHUNK):
+                self._sources[source](data)
+                self._news = True
+            else:
+                del self._sources[source]
+                os.close(source)
+
+    def _reap(self) -> None:
+        """Collect every child that ended: the attempt, and orphans of it that became ours."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self._attempt.pid:
+                self._status = status
+
+    # Orders and deadlines
+
+    def _take_orders(self, talk: int) -> None:
+        try:
+            data = os.read(talk, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:  # the daemon died with something unread
+            data = b""
+        if not data:
+            del self._talks[talk]
+        else:
+            self._obey_all(self._talks[talk].feed(data))
+
+    def _obey_all(self, orders: list[bytes]) -> None:
+        for line in orders:
+            with contextlib.suppress(ValueError):
+                self._obey(json.loads(line))
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        if "deadline" in order:
+            self._deadline = order["deadline"]
+        if "stop" in order:
+            self._stop(order["stop"])
+        if "go" in order and self._ended_by is None:
+            self._attempt.go(self._go_message)
+
+    def stop(self, grace: float | None = None) -> None:
+        """Ask the attempt to end, and kill it after ``grace`` seconds."""
+        self._stop(self._grace if grace is None else grace)
+
+    def _stop(self, grace: float, ended_by: str = "stop") -> None:
+        if self._ended_by is None:
+            self._ended_by = ended_by
+            self._kill_at = time.monotonic() + grace
+            self._attempt.signal(signal.SIGTERM)
+            self._attempt.signal(signal.SIGCONT)
+        elif self._kill_at is not None:
+            self._kill_at = min(self._kill_at, time.monotonic() + grace)
+
+    def _hold_deadline(self) -> None:
+        now = time.monotonic()
+        if now >= self._deadline - self._grace - LAST_SECOND:
+            self._stop(max(0.0, self._deadline - LAST_SECOND - now), "deadline")
+        if self._kill_at is not None and now >= self._kill_at:
+            self._attempt.signal(signal.SIGKILL)
+            self._kill_at = now + 0.1
+
+    def _weigh(self) -> None:
+        """End an attempt whose processes together hold more memory than they may."""
+        limit, now = self._orders["memory_limit"], time.monotonic()
+        if self._weigh_at is None or now < self._weigh_at or self._ended_by is not None:
+            return
+        self._weigh_at = now + WEIGH_EVERY
+        below = linux.descendants(os.getpid())
+        # What processes share is counted once, which takes longer to find out.
+        if sum(map(linux.resident, below)) > limit and (held := sum(map(linux.proportional, below))) > limit:
+            self._memory = f"its processes together held {held} bytes of memory, and its memory_limit is {limit}"
+            self._weigh_at = None
+            self._stop(0.0, "memory")
+
+    def _give_grace(self) -> None:
+        """What was asked to stop along with the attempt's first process has the same time for it."""
+        until = self._kill_at or 0.0
+        while time.monotonic() < until and linux.descendants(os.getpid()):
+            self._turn(0.02)
+
+    def _kill_the_rest(self) -> int:
+        """Kill all that the attempt started, also what left its session; how many there were."""
+        killed: set[int] = set()
+        while True:
+            below = linux.descendants(os.getpid()) if self._has_children() else []
+            if not linux.LINUX:
+                self._attempt.signal(signal.SIGKILL)
+            if not below:
+                self._reap()
+                return len(killed)
+            killed |= set(below)
+            for pid in below:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._reap()
+            self._pump()
+            time.sleep(0.001)
+
+    @staticmethod
+    def _has_children() -> bool:
+        """Whether anything of the attempt may be left: orphans of it are our children."""
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        return True
+
+    # The folder
+
+    def _ring(self) -> None:
+        """Tell the daemon, if there is one, that there is news; not more often than it could use."""
+        now = time.monotonic()
+        if now - self._rung < RING_EVERY:
+            return
+        self._rung, self._news = now, False
+        with contextlib.suppress(OSError):  # no daemon now, or its pipe is full and it will look anyway
+            if self._bell is None:
+                self._bell = os.open(os.path.join("..", BELL), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            os.write(self._bell, self._orders["name"].encode() + b"\n")
+
+    def _finish(self, **how: Any) -> None:
+        how |= {"ended_by": self._ended_by, "memory": self._memory, "at": time.time()}
+        record = json.dumps(how).encode()
+        while True:
+            try:
+                os.pwrite(self._record, record, 0)
+                os.ftruncate(self._record, len(record))
+                os.rename("exit.tmp", EXIT)
+                break
+            except FileNotFoundError:  # the folder is gone: nobody waits for us
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                    raise
+                time.sleep(0.25)
+        self._rung = 0.0
+        self._ring()
+
+    def close(self) -> None:
+        """Close all that was opened for this attempt."""
+        self._journal.close_files()
+        self._attempt.close()
+        for descriptor in (self._record, self._control, self._bell, *self._sources):
+            if descriptor is not None:
+                os.close(descriptor)

@@ -1,0 +1,237 @@
+"""Where attempts wait, parked, before anybody knows for which run: one pool for each environment.
+
+A pool is fed by a zygote. Where that cannot be (another system, an interpreter that will not, threads after
+preloading), its keepers and attempts are programs of their own, started ahead of time as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import anyio
+
+from flow_agent import events
+from flow_agent.errors import LaunchError
+from flow_agent.launchers.archive import runner_archive
+from flow_agent.launchers.environments import KEEP, Environment, can_fork, environment
+from flow_agent.launchers.parked import Parked
+from flow_agent.launchers.warm import NoZygote, Zygote
+
+TEND_EVERY = 5.0
+"""Seconds between two looks at what is not needed any more."""
+MOST = 8
+"""Environments that are kept ready at one time; the one that was used longest ago leaves first."""
+TRIES = 3
+"""Keepers that are tried for one attempt, should one after the other be killed."""
+LOG = "zygote.log"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Care:
+    """How attempts are got ready.
+
+    ``start`` is ``fork`` or ``fresh``, ``ahead`` the number that waits in an environment in use, ``idle`` the seconds
+    after which one that is not used is given up, ``preload`` what zygotes import, ``env`` what every attempt finds in
+    its environment, by which the first one is expected.
+    """
+
+    start: str = "fork"
+    ahead: int = 2
+    idle: float = 300.0
+    preload: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Pool:
+    """The parked attempts of one environment."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.waiting: list[Parked] = []
+        self.zygote: Zygote | None = None
+        self.cold = not can_fork()
+        """Whether there can be no zygote."""
+        self.used = anyio.current_time()
+        self.starting = anyio.Lock()
+
+    def ready(self) -> Parked | None:
+        """One that waits; it is taken out. Those that died are, too."""
+        for parked in list(self.waiting):
+            if parked.look():
+                self.waiting.remove(parked)
+                return parked
+            if parked.gone:
+                self.waiting.remove(parked)
+        return self.waiting.pop(0) if self.waiting else None
+
+
+class Nursery:
+    """All pools of one launcher, whose folder is ``root``; ``archives`` is where runners for others are kept."""
+
+    def __init__(self, root: Path, archives: Path, care: Care) -> None:
+        self._log, self._archives, self._care = root / LOG, archives, care
+        self._usual = environment(None, care.env)
+        self._pools: dict[Environment, Pool] = {}
+        self._leaving: list[subprocess.Popen[bytes]] = []
+
+    async def take(self, wanted: Environment, kind: str) -> Parked:
+        """A parked attempt of that environment; ``kind`` is what it gets ready for where it is started only now.
+
+        Raises LaunchError.
+        """
+        pool = self._pool(wanted)
+        for tries in range(1, TRIES + 1):
+            parked = pool.ready() or await self._new(pool, kind)
+            try:
+                await parked.ready()
+            except LaunchError as error:
+                self.close(parked)
+                if not error.transient or tries == TRIES:
+                    raise
+            except BaseException:
+                self.close(parked)
+                raise
+            else:
+                if not pool.waiting:  # the next one should not have to wait; others come back when they have ended
+                    await self._fill(pool, 1)
+                return parked
+        raise AssertionError  # the last try raised
+
+    async def give_back(self, used: Environment, parked: Parked, *, again: bool) -> None:
+        """A keeper whose attempt has ended; ``again``: it parks another one now."""
+        pool = self._pools.get(used)
+        if pool is None or not again:
+            self.close(parked)
+        else:
+            pool.waiting.append(parked)
+        if pool is not None:
+            await self._fill(pool, self._care.ahead)
+
+    def close(self, parked: Parked) -> None:
+        """Let a keeper go."""
+        if (process := parked.close()) is not None:
+            self._leaving.append(process)
+
+    async def tend(self) -> None:
+        """Get ready what will be needed, and give up what is not needed any more, until cancelled."""
+        await self._fill(self._pool(self._usual), self._care.ahead)
+        while True:
+            await anyio.sleep(TEND_EVERY)
+            self._leaving = [process for process in self._leaving if process.poll() is None]
+            now = anyio.current_time()
+            for pool in list(self._pools.values()):
+                if now - pool.used > self._care.idle and pool.environment != self._usual:
+                    self._drop(pool)
+                elif now - pool.used > 2 * TEND_EVERY:
+                    while len(pool.waiting) > self._care.ahead:
+                        self.close(pool.waiting.pop())
+                    await self._fill(pool, self._care.ahead)
+
+    def let_go(self) -> None:
+        """End what waits; keepers that keep an attempt go on."""
+        for pool in list(self._pools.values()):
+            self._drop(pool)
+        for process in self._leaving:
+            if process.poll() is None:
+                process.returncode = 0  # or Popen would complain, when it is collected, that it was not waited for
+        self._leaving.clear()
+
+    def _pool(self, wanted: Environment) -> Pool:
+        if (pool := self._pools.get(wanted)) is None:
+            unused = [pool for pool in self._pools.values() if pool.environment != self._usual]
+            if len(unused) >= MOST:
+                self._drop(min(unused, key=lambda pool: pool.used))
+            pool = self._pools[wanted] = Pool(wanted)
+        pool.used = anyio.current_time()
+        return pool
+
+    def _drop(self, pool: Pool) -> None:
+        del self._pools[pool.environment]
+        for parked in pool.waiting:
+            self.close(parked)
+        if pool.zygote is not None:
+            pool.zygote.end()
+
+    async def _fill(self, pool: Pool, number: int) -> None:
+        # Where it cannot be done now, whoever needs one will meet the same, and tell it.
+        with contextlib.suppress(LaunchError):
+            while len(pool.waiting) < number:
+                pool.waiting.append(await self._new(pool, "pickle"))
+
+    async def _new(self, pool: Pool, kind: str) -> Parked:
+        async with pool.starting:
+            if pool.zygote is not None and pool.zygote.worn:
+                pool.zygote.end()
+                pool.zygote = None
+            for _ in range(TRIES):
+                if pool.zygote is None and not pool.cold and self._care.start == "fork":
+                    await self._warm(pool)
+                if pool.zygote is None:
+                    break
+                try:
+                    return pool.zygote.fork()
+                except OSError:  # somebody killed it
+                    pool.zygote.end()
+                    pool.zygote = None
+        return self._start(pool.environment, kind)
+
+    async def _warm(self, pool: Pool) -> None:
+        zygote = None
+        try:
+            zygote = Zygote(
+                pool.environment.zygote(self._archive(pool.environment), self._care.preload),
+                pool.environment.env,
+                self._log,
+            )
+            problems = await zygote.ready()
+        except NoZygote as error:
+            if zygote is not None:
+                zygote.end()
+            pool.cold = True
+            events.no_zygote(str(pool.environment), str(error))
+        except BaseException:
+            if zygote is not None:
+                zygote.end()
+            raise
+        else:
+            pool.zygote = zygote
+            if problems:
+                events.not_preloaded(str(pool.environment), problems)
+
+    def _archive(self, wanted: Environment) -> Path | None:
+        return None if wanted.interpreter is None else self._runner
+
+    @cached_property
+    def _runner(self) -> Path:
+        return runner_archive(self._archives)
+
+    def _start(self, wanted: Environment, kind: str) -> Parked:
+        """A keeper as a program, whose attempts are programs.
+
+        Raises LaunchError.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            program = {"argv": wanted.runner(self._archive(wanted), kind), "env": wanted.env}
+            with theirs, self._log.open("ab") as said:
+                process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", KEEP],
+                    env={},
+                    stdin=theirs.fileno(),
+                    stdout=said,
+                    stderr=said,
+                    cwd="/",
+                )
+            ours.sendall(json.dumps(program).encode() + b"\n")
+        except OSError as error:
+            ours.close()
+            raise LaunchError(f"the keeper of the attempt could not be started: {error}", transient=True) from error
+        return Parked(ours, process)

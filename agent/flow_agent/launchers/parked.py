@@ -1,0 +1,114 @@
+"""The daemon's end of one keeper: whether an attempt is parked there, orders, and whether the keeper is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+
+from flow_agent.errors import LaunchError
+from flow_agent.launchers.lines import Lines
+
+WAIT = 30.0
+"""Seconds that a process may take to say hello; a fresh interpreter on a busy machine takes a few."""
+
+
+class Parked:
+    """A keeper, seen from the daemon. ``process`` is it where we started it ourselves."""
+
+    def __init__(self, end: socket.socket, process: subprocess.Popen[bytes] | None = None) -> None:
+        end.setblocking(False)
+        self._end, self._process = end, process
+        self._lines = Lines()
+        self._failed: Mapping[str, Any] | None = None
+        self.hello: Mapping[str, Any] | None = None
+        """Who it is, and its parked attempt; None until it said so."""
+
+    async def ready(self) -> None:
+        """Wait until an attempt is parked.
+
+        Raises LaunchError: none will be; says why. Transient where no process could be started.
+        """
+        with anyio.move_on_after(WAIT):
+            while not self.look():
+                if self.gone:
+                    failed = self._failed or {"why": "its keeper died", "passes": True}
+                    why, passes = failed["why"], failed["passes"]
+                    raise LaunchError(f"the attempt could not be started: {why}", transient=passes)
+                await anyio.wait_readable(self._end)
+            return
+        raise LaunchError(f"the attempt could not be started: no word from it for {WAIT:g} s", transient=True)
+
+    def look(self) -> bool:
+        """Take in what it said; whether an attempt is parked now."""
+        if self.hello is None and not self.gone:
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                data = self._end.recv(65536)
+                if not data:
+                    self._end.close()
+                for line in self._lines.feed(data):
+                    message = json.loads(line)
+                    self.hello, self._failed = message.get("hello"), message.get("failed")
+        return self.hello is not None and not self._died()
+
+    def _died(self) -> bool:
+        """Whether it ended after its hello: there is nothing else that it could say now."""
+        try:
+            if self._end.recv(1, socket.MSG_PEEK):
+                return False
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        self._end.close()
+        self.hello = None
+        return True
+
+    @property
+    def gone(self) -> bool:
+        """Whether we have given it up."""
+        return self._end.fileno() < 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the keeper still is; what it says is left for ``look``."""
+        if self.gone:
+            return False
+        try:
+            return self._end.recv(1, socket.MSG_PEEK) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    async def order(self, **orders: Any) -> None:
+        """Write one line, however long.
+
+        Raises OSError: it is gone.
+        """
+        self.hello = None
+        data = memoryview(json.dumps(orders).encode() + b"\n")
+        while data:
+            try:
+                data = data[self._end.send(data) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self._end)
+
+    def tell(self, **order: Any) -> bool:
+        """Write one short line; whether it could be written."""
+        try:
+            self._end.send(json.dumps(order).encode() + b"\n")
+        except OSError:  # gone, or frozen for so long that nothing more fits
+            return False
+        return True
+
+    def close(self) -> subprocess.Popen[bytes] | None:
+        """Let it go: it ends after what it does now. Gives the process that somebody must collect, if it is ours."""
+        self._end.close()
+        process, self._process = self._process, None
+        return process

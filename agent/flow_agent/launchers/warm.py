@@ -1,0 +1,93 @@
+"""The daemon's end of a zygote."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import anyio
+
+from flow_agent.launchers import linux
+from flow_agent.launchers.parked import WAIT, Parked
+
+RECYCLE_AFTER = 1_000
+"""Keepers that one zygote forks."""
+RECYCLE_GROWTH = 64_000_000
+"""Bytes by which a zygote may grow."""
+
+
+class NoZygote(Exception):
+    """There can be none in this environment; the message says why."""
+
+
+class Zygote:
+    """The daemon's end of one zygote."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+        """Start it; what it says goes into the file ``log``.
+
+        Raises NoZygote: the program is not there.
+        """
+        self._end, theirs = socket.socketpair()
+        self._end.setblocking(False)
+        with theirs, log.open("ab") as said:
+            try:
+                self._process = subprocess.Popen(
+                    command, env=env, stdin=theirs.fileno(), stdout=said, stderr=said, cwd="/"
+                )
+            except OSError as error:
+                self._end.close()
+                raise NoZygote(f"{error.strerror}: {command[0]}") from None
+        self._forked = 0
+        self._size = 0
+
+    async def ready(self) -> list[str]:
+        """Wait until it has imported all; which modules could not be.
+
+        Raises NoZygote.
+        """
+        said = b""
+        with anyio.move_on_after(WAIT):
+            while not said.endswith(b"\n"):
+                await anyio.wait_readable(self._end)
+                if not (data := self._end.recv(65536)):
+                    raise NoZygote("it ended at once")
+                said += data
+        if not said.endswith(b"\n"):
+            raise NoZygote(f"it was not ready after {WAIT:g} s")
+        ready = json.loads(said)
+        if ready["threads"] > 1:
+            raise NoZygote(f"{ready['threads'] - 1} threads run in it after its imports")
+        self._size = linux.resident(self._process.pid)
+        problems: list[str] = ready["problems"]
+        return problems
+
+    def fork(self) -> Parked:
+        """A new keeper.
+
+        Raises OSError: the zygote is gone, or stuck.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._end, [b"+"], [theirs.fileno()])
+            except OSError:
+                ours.close()
+                raise
+        self._forked += 1
+        return Parked(ours)
+
+    @property
+    def worn(self) -> bool:
+        """Whether another one should take its place."""
+        grown = linux.resident(self._process.pid) - self._size
+        return self._forked >= RECYCLE_AFTER or grown > RECYCLE_GROWTH
+
+    def end(self) -> None:
+        """End it; its keepers go on."""
+        self._end.close()
+        self._process.kill()
+        self._process.wait()  # it has nothing to clear up, and dies at once

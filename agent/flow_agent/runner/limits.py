@@ -1,0 +1,37 @@
+"""The limits that a run config may set for an attempt's processes. Standard library only."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+
+LAST_CPU_SECONDS = 5
+"""Seconds of CPU time after SIGXCPU at which the kernel kills a process that took no notice."""
+
+
+def apply(limits: Mapping[str, float | None]) -> None:
+    """Set ``memory_limit`` (bytes), ``cpu_time_limit`` (seconds) and ``nice`` for this process and its children.
+
+    Raises OSError, ValueError: the system does not allow it.
+    """
+    if not any(value is not None for value in limits.values()):
+        return
+    import resource
+
+    if (memory := limits["memory_limit"]) is not None:
+        # What a process reserves for itself; its code and what it shares with others do not count.
+        resource.setrlimit(resource.RLIMIT_DATA, (int(memory), int(memory)))
+    if (cpu := limits["cpu_time_limit"]) is not None:
+        seconds = max(1, math.ceil(cpu))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + LAST_CPU_SECONDS))
+    if (nice := limits["nice"]) is not None:
+        os.nice(int(nice))
+
+
+def memory() -> int | None:
+    """The limit of this process's memory in bytes; None if it has none."""
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
