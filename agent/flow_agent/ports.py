@@ -326,6 +326,18 @@ Sink = Callable[[Sequence[LogLine]], Awaitable[None]]
 """Takes what an attempt wrote, in order; returns when it is safe elsewhere."""
 
 
+class OpenLauncher(Protocol):
+    """What an entry point of ``flow_agent.launchers`` names."""
+
+    def __call__(
+        self, home: Path, agent: str, options: Mapping[str, Json] = ..., /
+    ) -> AbstractAsyncContextManager[Launcher]:
+        """Open the launcher of the agent called ``agent``; ``options`` are the settings of that launcher.
+
+        Closing it leaves attempts that outlive an agent alone.
+        """
+
+
 class Launcher(Protocol):
     """Starts attempts somewhere and tells how they ended. It decides no outcome and keeps no time limit."""
 

@@ -78,9 +78,6 @@ async def spec(
     config = registration.run_config
     if config.get("image"):
         await tell("WARNING", f"the run config's image {config['image']!r} is not used: this agent starts processes")
-    own = {key: value for key, value in means.environment.items() if key in ALLOWED or key.startswith("LC_")}
-    if "FLOW_AGENT_QUEUE" in means.environment and means.environment["FLOW_AGENT_QUEUE"].startswith("sqlite:"):
-        own["FLOW_AGENT_QUEUE"] = means.environment["FLOW_AGENT_QUEUE"]  # others may hold a password
     return LaunchSpec(
         run_id=run.id,
         flow=run.flow,
@@ -94,8 +91,7 @@ async def spec(
         interpreter=await anyio.to_thread.run_sync(_interpreter, registration),
         python=registration.python if registration.kind == "pickle" else None,
         working_dir=config.get("working_dir"),
-        env=own
-        | dict(means.env)
+        env=attempt_variables(means.env, means.environment)
         | _configured(config.get("env") or {}, secrets)
         | {"FLOW_AGENT_RUN_ID": run.id, "FLOW_AGENT_RUN_ATTEMPT": str(claim.attempt)},
         secrets=secrets,
@@ -105,6 +101,14 @@ async def spec(
         cpu_time_limit=config.get("cpu_time_limit"),
         nice=config.get("nice"),
     )
+
+
+def attempt_variables(configured: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """What every attempt finds in its environment: what it may have of the agent's ``own``, and the settings'."""
+    found = {key: value for key, value in own.items() if key in ALLOWED or key.startswith("LC_")}
+    if own.get("FLOW_AGENT_QUEUE", "").startswith("sqlite:"):
+        found["FLOW_AGENT_QUEUE"] = own["FLOW_AGENT_QUEUE"]  # others may hold a password
+    return found | dict(configured)
 
 
 def _configured(env: Mapping[str, str | Mapping[str, str]], secrets: Mapping[str, str]) -> dict[str, str]:

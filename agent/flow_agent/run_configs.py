@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -29,6 +30,10 @@ def _looks_like_a_credential(name: str, value: str) -> bool:
     words = name.upper().split("_")
     named = bool(_CREDENTIAL_WORDS.intersection(words)) and words[-1] not in _HARMLESS_ENDS
     return (named and len(value) >= 6) or _CREDENTIAL_VALUES.search(value) is not None
+
+
+SMALLEST_MEMORY = 32 * 2**20
+"""Bytes below which a Python interpreter does not start."""
 
 
 class Secret:
@@ -139,6 +144,10 @@ class LocalRun(RunConfig):
 
     ``python`` is the path of the interpreter that runs it there, 3.11 or newer; it needs what the flow imports, and
     nothing of ours.
+
+    ``memory_limit`` is bytes, or text such as ``"512M"`` or ``"2G"`` (of 1024): no process of the attempt may reserve
+    more, and all of them together may not hold more. ``cpu_time_limit`` is seconds of CPU time of each process.
+    ``nice`` (-20 to 19) is added to the agent's own niceness; only root may take something from it.
     """
 
     launcher = "process"
@@ -150,6 +159,9 @@ class LocalRun(RunConfig):
         labels: Iterable[str] | None = None,
         working_dir: str | Path | None = None,
         python: str | Path | None = None,
+        memory_limit: int | str | None = None,
+        cpu_time_limit: float | None = None,
+        nice: int | None = None,
     ) -> None:
         super().__init__(env=env, labels=labels)
         if python is not None and not (isinstance(python, str | Path) and Path(python).expanduser().is_absolute()):
@@ -158,6 +170,32 @@ class LocalRun(RunConfig):
         if working_dir is not None and not isinstance(working_dir, str | Path):
             raise TypeError(f"LocalRun: working_dir is {working_dir!r}, expected a path")
         self.working_dir = None if working_dir is None else str(Path(working_dir).expanduser().absolute())
+        self.memory_limit = None if memory_limit is None else _bytes(memory_limit)
+        if cpu_time_limit is not None and not (_is_number(cpu_time_limit) and 0 < cpu_time_limit < math.inf):
+            raise ValueError(f"LocalRun: cpu_time_limit is {cpu_time_limit!r}, expected seconds, more than 0")
+        self.cpu_time_limit = cpu_time_limit
+        if nice is not None and not (isinstance(nice, int) and _is_number(nice) and -20 <= nice <= 19):
+            raise ValueError(f"LocalRun: nice is {nice!r}, expected a whole number from -20 to 19")
+        self.nice = nice
 
     def _options(self) -> dict[str, Any]:
-        return {"working_dir": self.working_dir, "python": self.python}
+        limits = {"memory_limit": self.memory_limit, "cpu_time_limit": self.cpu_time_limit, "nice": self.nice}
+        given = {name: value for name, value in limits.items() if value is not None}
+        return {"working_dir": self.working_dir, "python": self.python, **given}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _bytes(size: int | str) -> int:
+    """``"512M"`` as bytes; an interpreter alone needs more than SMALLEST_MEMORY."""
+    found = re.fullmatch(r"(\d+) ?([KMGT]?)(?:i?B)?", size.strip(), re.IGNORECASE) if isinstance(size, str) else None
+    if found:
+        size = int(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")
+    if not isinstance(size, int) or isinstance(size, bool) or size < SMALLEST_MEMORY:
+        raise ValueError(
+            f"LocalRun: memory_limit is {size!r}, expected bytes or text such as '512M', and"
+            f" {SMALLEST_MEMORY // 2**20}M or more"
+        )
+    return size

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 from flow_agent import plugins
 from flow_agent.agent import Agent, Pace
@@ -20,7 +21,7 @@ from flow_agent.identity import checked_name, held
 from flow_agent.model import AgentInfo, Registration
 from flow_agent.objects.pool import clients
 from flow_agent.ports import Launcher, Leases, Queue, Storage
-from flow_agent.prepare import Means
+from flow_agent.prepare import Means, attempt_variables
 from flow_agent.resolver import Resolver, opened
 from flow_agent.retry import Policy
 from flow_agent.settings import Settings
@@ -54,7 +55,9 @@ async def assembled(
         await stack.enter_async_context(clients())
         resolver = await stack.enter_async_context(opened(**settings.secrets_arguments()))
         launchers = {
-            wanted: await stack.enter_async_context(plugins.load("launchers", wanted)(settings.home, name))
+            wanted: await stack.enter_async_context(
+                plugins.load("launchers", wanted)(settings.home, name, _launcher_options(settings, wanted))
+            )
             for wanted in dict.fromkeys(settings.agent.launchers)
         }
         info = replace(_info(settings, launchers), id=lasting, name=name)
@@ -100,6 +103,12 @@ def _tools(settings: Settings, queue: Queue, launchers: dict[str, Launcher], nam
         leases=Leases(claimed=settings.lease.claimed, running=settings.lease.running),
         release_for=settings.fetch.release_for,
     )
+
+
+def _launcher_options(settings: Settings, launcher: str) -> dict[str, Any]:
+    if launcher != "process":
+        return {}
+    return settings.process.model_dump() | {"env": attempt_variables(settings.agent.env, os.environ)}
 
 
 def _storage(registration: Registration) -> Storage:

@@ -177,6 +177,24 @@ class ReportSettings(Group):
     )
 
 
+class ProcessSettings(Group):
+    """How attempts are started as processes of this machine."""
+
+    start: Literal["fork", "fresh"] = Field(
+        default="fork",
+        description="How an attempt begins: 'fork' copies a warm interpreter, 'fresh' starts a new one for each.",
+    )
+    preload: Annotated[Words, Option(("--preload",), "MODULE")] = Field(
+        default=(), description="Modules that warm interpreters import once, so that no attempt has to."
+    )
+    ahead: Annotated[int, Option(metavar="N")] = Field(
+        default=2, ge=0, le=1_000, description="Attempts that wait ready in each interpreter in use."
+    )
+    idle: Seconds = Field(
+        default=300.0, description="Seconds after which an interpreter that no run asked for is given up."
+    )
+
+
 class OutputSettings(Group):
     """What an attempt may write."""
 
@@ -241,6 +259,7 @@ class Settings(BaseSettings):
     result: ResultSettings = ResultSettings()
     secrets: SecretsSettings = Field(default=SecretsSettings(), repr=False)
     report: ReportSettings = ReportSettings()
+    process: ProcessSettings = ProcessSettings()
     output: OutputSettings = OutputSettings()
     sqlite: SQLiteSettings = SQLiteSettings()
     log: LogSettings = LogSettings()
