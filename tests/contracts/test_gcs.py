@@ -221,7 +221,7 @@ class TestGCS(ObjectStorageTests):
     async def test_options_of_an_upload_reach_the_object(
         self, make: Make, secrets: Secrets, tmp_path: Path, gcs_server: Server, gcs_bucket: str
     ) -> None:
-        import urllib.request  # noqa: PLC0415 - only here
+        import urllib.request
 
         made = registered(make(upload_options={"metadata": {"team": "data"}}))
         key = made.location["key"].replace("/", "%2F")

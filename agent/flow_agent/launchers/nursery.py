@@ -130,18 +130,25 @@ class Nursery:
             for pool in list(self._pools.values()):
                 if now - pool.used > self._care.idle and pool.environment != self._usual:
                     self._drop(pool)
-                elif now - pool.used > 2 * TEND_EVERY:
+                    continue
+                async with pool.starting:
+                    await self._warm_up(pool)
+                if now - pool.used > 2 * TEND_EVERY:
                     while len(pool.waiting) > self._care.ahead:
                         self.close(pool.waiting.pop())
                     await self._fill(pool, self._care.ahead)
 
+    def leave(self, parked: Parked) -> None:
+        """Leave a keeper that keeps an attempt to a successor."""
+        if (process := parked.close()) is not None and process.poll() is None:
+            process.returncode = 0  # or Popen would complain, when it is collected, that it was not waited for
+
     def let_go(self) -> None:
-        """End what waits; keepers that keep an attempt go on."""
+        """End all that waits."""
         for pool in list(self._pools.values()):
             self._drop(pool)
         for process in self._leaving:
-            if process.poll() is None:
-                process.returncode = 0  # or Popen would complain, when it is collected, that it was not waited for
+            process.wait()  # it has nothing to do but to see that we are gone
         self._leaving.clear()
 
     def _pool(self, wanted: Environment) -> Pool:
@@ -168,12 +175,8 @@ class Nursery:
 
     async def _new(self, pool: Pool, kind: str) -> Parked:
         async with pool.starting:
-            if pool.zygote is not None and pool.zygote.worn:
-                pool.zygote.end()
-                pool.zygote = None
             for _ in range(TRIES):
-                if pool.zygote is None and not pool.cold and self._care.start == "fork":
-                    await self._warm(pool)
+                await self._warm_up(pool)
                 if pool.zygote is None:
                     break
                 try:
@@ -182,6 +185,14 @@ class Nursery:
                     pool.zygote.end()
                     pool.zygote = None
         return self._start(pool.environment, kind)
+
+    async def _warm_up(self, pool: Pool) -> None:
+        """See that there is a zygote that can be used, where there can be one."""
+        if pool.zygote is not None and (pool.zygote.worn or pool.zygote.dead):
+            pool.zygote.end()
+            pool.zygote = None
+        if pool.zygote is None and not pool.cold and self._care.start == "fork":
+            await self._warm(pool)
 
     async def _warm(self, pool: Pool) -> None:
         zygote = None
@@ -195,7 +206,7 @@ class Nursery:
         except NoZygote as error:
             if zygote is not None:
                 zygote.end()
-            pool.cold = True
+            pool.cold = not error.passes
             events.no_zygote(str(pool.environment), str(error))
         except BaseException:
             if zygote is not None:

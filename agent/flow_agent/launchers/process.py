@@ -21,7 +21,7 @@ from flow_agent.launchers import linux, lost
 from flow_agent.launchers.environments import Environment, environment
 from flow_agent.launchers.keep import BELL, CONTROL, EXIT, KEEPER
 from flow_agent.launchers.lines import Lines
-from flow_agent.launchers.nursery import LOG, Care, Nursery
+from flow_agent.launchers.nursery import LOG, TRIES, Care, Nursery
 from flow_agent.launchers.parked import Parked
 from flow_agent.launchers.spool import SpoolReader, read_json, write_json
 from flow_agent.model import Ending, LaunchSpec, LogLine
@@ -51,24 +51,35 @@ class ProcessLauncher:
         folder = Path(spec.folder)
         if spec.working_dir is not None and not os.access(spec.working_dir, os.X_OK):
             raise LaunchError(f"the attempt could not be started: no folder {spec.working_dir} that it may enter")
-        wanted = environment(spec.interpreter, spec.env, spec.redacted)
-        parked = await self._nursery.take(wanted, "pickle" if spec.payload["kind"] == "pickle" else "other")
-        self._keepers[folder.name] = wanted, parked, not (spec.redacted or spec.secrets)
         try:
             os.mkfifo(folder / CONTROL, 0o600)
-            write_json(folder / KEEPER, parked.hello)
-            await parked.order(**_orders(spec))
+            for tries in range(1, TRIES + 1):
+                try:
+                    await self._order_one(spec, folder)
+                    return folder.name
+                except ConnectionError:  # the keeper was killed while it waited
+                    self._nursery.close(self._keepers.pop(folder.name)[1])
+                    if tries == TRIES:
+                        raise
         except OSError as error:
             await self._undo(folder.name)
             raise LaunchError(f"the attempt could not be given its orders: {error}", transient=True) from error
         except BaseException:
             await self._undo(folder.name)
             raise
-        return folder.name
+        raise AssertionError  # the last try raised
+
+    async def _order_one(self, spec: LaunchSpec, folder: Path) -> None:
+        wanted = environment(spec.interpreter, spec.env, spec.redacted)
+        parked = await self._nursery.take(wanted, "pickle" if spec.payload["kind"] == "pickle" else "other")
+        self._keepers[folder.name] = wanted, parked, not (spec.redacted or spec.secrets)
+        write_json(folder / KEEPER, parked.hello)
+        await parked.order(**_orders(spec))
 
     async def _undo(self, ref: str) -> None:
         with anyio.move_on_after(HUNG * 2, shield=True):
-            self._nursery.close(self._keepers.pop(ref)[1])
+            if (kept := self._keepers.pop(ref, None)) is not None:
+                self._nursery.close(kept[1])
             await anyio.to_thread.run_sync(lost.kill, self._root / ref)
             await self.remove(ref)
 
@@ -130,7 +141,7 @@ class ProcessLauncher:
     def let_go(self) -> None:
         """Leave the keepers that still run to a successor."""
         for _, parked, _ in self._keepers.values():
-            self._nursery.close(parked)
+            self._nursery.leave(parked)
         self._keepers.clear()
         self._nursery.let_go()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 
 from flow_agent.launchers import linux
 from flow_agent.launchers.parked import WAIT, Parked
@@ -19,8 +21,16 @@ RECYCLE_GROWTH = 64_000_000
 """Bytes by which a zygote may grow."""
 
 
+KILLED = {-signal.SIGKILL, -signal.SIGTERM}
+"""How a process ends that somebody ends, or the kernel, for want of memory: it says nothing of the environment."""
+
+
 class NoZygote(Exception):
-    """There can be none in this environment; the message says why."""
+    """There is none in this environment; the message says why. ``passes``: there may be one another time."""
+
+    def __init__(self, why: str, *, passes: bool = False) -> None:
+        super().__init__(why)
+        self.passes = passes
 
 
 class Zygote:
@@ -54,7 +64,8 @@ class Zygote:
             while not said.endswith(b"\n"):
                 await anyio.wait_readable(self._end)
                 if not (data := self._end.recv(65536)):
-                    raise NoZygote("it ended at once")
+                    code = await anyio.to_thread.run_sync(self._process.wait)
+                    raise NoZygote(f"it ended at its start ({code})", passes=code in KILLED)
                 said += data
         if not said.endswith(b"\n"):
             raise NoZygote(f"it was not ready after {WAIT:g} s")
@@ -85,6 +96,11 @@ class Zygote:
         """Whether another one should take its place."""
         grown = linux.resident(self._process.pid) - self._size
         return self._forked >= RECYCLE_AFTER or grown > RECYCLE_GROWTH
+
+    @property
+    def dead(self) -> bool:
+        """Whether somebody killed it."""
+        return self._process.poll() is not None
 
     def end(self) -> None:
         """End it; its keepers go on."""
