@@ -15,7 +15,6 @@ Standard library only, and single-threaded, because keepers fork.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import select
@@ -25,6 +24,7 @@ import time
 from flow_agent.launchers import linux
 from flow_agent.launchers.journal import Journal
 from flow_agent.launchers.lines import Lines
+from flow_agent.launchers.record import Record
 from flow_agent.redact import Redactor
 
 TYPE_CHECKING = False  # typing itself costs every keeper some 10 ms
@@ -34,11 +34,9 @@ if TYPE_CHECKING:
 
     from flow_agent.launchers.attempt import Attempt
 
-CONTROL, KEEPER, EXIT, BELL = "control", "keeper.json", "exit.json", "bell"
+CONTROL, KEEPER = "control", "keeper.json"
 
 CHUNK = 65536
-RING_EVERY = 0.02
-"""Seconds between two rings of the bell; the daemon reads all there is at each."""
 LAST_SECOND = 1.0
 """Seconds before the deadline at which we stop asking and kill."""
 DRAIN = 2.0
@@ -60,13 +58,8 @@ class Keep:
         nonce = os.urandom(8).hex()
         self._go_message = json.dumps(orders["go"] | {"nonce": nonce, "mark": attempt.mark}).encode()
         self._journal = Journal(Redactor(orders["redacted"]), nonce, orders["output_limit"])
-        self._record = os.open("exit.tmp", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with contextlib.suppress(OSError, AttributeError):  # room for the exit record, should the disk fill up
-            os.posix_fallocate(self._record, 0, 4096)
+        self._record = Record(orders["name"])
         self._control = os.open(CONTROL, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._bell: int | None = None
-        self._rung = 0.0
-        self._news = False
         self._ended_by: str | None = None
         self._kill_at: float | None = None
         self._status: int | None = None
@@ -104,12 +97,17 @@ class Keep:
             time.sleep(0.01)
         self._journal.close()
         while not self._journal.flush():
-            self._ring()
+            self._record.ring()
             time.sleep(0.25)
         code = os.waitstatus_to_exitcode(self._status)
         if code == -signal.SIGKILL and self._ended_by is None and linux.oom_kills() > self._oom_kills:
             self._memory = "the kernel killed a process of this machine because memory ran out, and this one ended then"
-        self._finish(code=code if code >= 0 else None, signal=-code if code < 0 else None)
+        self._record.finish(
+            code=code if code >= 0 else None,
+            signal=-code if code < 0 else None,
+            ended_by=self._ended_by,
+            memory=self._memory,
+        )
 
     def _turn(self, timeout: float) -> None:
         sources = [*self._talks, self._wake]
@@ -128,14 +126,14 @@ class Keep:
         self._reap()
         self._hold_deadline()
         self._weigh()
-        if self._news:
-            self._ring()
+        if self._record.news:
+            self._record.ring()
 
     def _timeout(self) -> float:
         now = time.monotonic()
         moments = [self._kill_at] if self._kill_at else [self._deadline - self._grace - LAST_SECOND]
-        if self._news:
-            moments.append(self._rung + RING_EVERY)
+        if (due := self._record.due) is not None:
+            moments.append(due)
         if self._weigh_at is not None:
             moments.append(self._weigh_at)
         if self._journal.blocked:
@@ -164,7 +162,7 @@ class Keep:
         with contextlib.suppress(BlockingIOError):
             if data := os.read(source, CHUNK):
                 self._sources[source](data)
-                self._news = True
+                self._record.news = True
             else:
                 del self._sources[source]
                 os.close(source)
@@ -275,41 +273,10 @@ class Keep:
             return False
         return True
 
-    # The folder
-
-    def _ring(self) -> None:
-        """Tell the daemon, if there is one, that there is news; not more often than it could use."""
-        now = time.monotonic()
-        if now - self._rung < RING_EVERY:
-            return
-        self._rung, self._news = now, False
-        with contextlib.suppress(OSError):  # no daemon now, or its pipe is full and it will look anyway
-            if self._bell is None:
-                self._bell = os.open(os.path.join("..", BELL), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            os.write(self._bell, self._orders["name"].encode() + b"\n")
-
-    def _finish(self, **how: Any) -> None:
-        how |= {"ended_by": self._ended_by, "memory": self._memory, "at": time.time()}
-        record = json.dumps(how).encode()
-        while True:
-            try:
-                os.pwrite(self._record, record, 0)
-                os.ftruncate(self._record, len(record))
-                os.rename("exit.tmp", EXIT)
-                break
-            except FileNotFoundError:  # the folder is gone: nobody waits for us
-                break
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-                    raise
-                time.sleep(0.25)
-        self._rung = 0.0
-        self._ring()
-
     def close(self) -> None:
         """Close all that was opened for this attempt."""
         self._journal.close_files()
         self._attempt.close()
-        for descriptor in (self._record, self._control, self._bell, *self._sources):
-            if descriptor is not None:
-                os.close(descriptor)
+        self._record.close()
+        for descriptor in (self._control, *self._sources):
+            os.close(descriptor)

@@ -113,6 +113,7 @@ class Keeper:
         keep.close()
         os.dup2(own, 2)
         os.close(own)
+        os.chdir("/")  # the folder is deleted now
         return keep.alone or self._stopped or bool(orders["redacted"] or orders["go"]["secrets"])
 
     def _on_sigterm(self, *_: object) -> None:

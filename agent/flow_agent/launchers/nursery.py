@@ -145,8 +145,14 @@ class Nursery:
 
     def let_go(self) -> None:
         """End all that waits."""
-        for pool in list(self._pools.values()):
+        pools = list(self._pools.values())
+        for parked in [parked for pool in pools for parked in pool.waiting]:
+            parked.farewell()
+        for pool in pools:
             self._drop(pool)
+        with contextlib.suppress(OSError):
+            if not self._log.stat().st_size:
+                self._log.unlink()
         for process in self._leaving:
             process.wait()  # it has nothing to do but to see that we are gone
         self._leaving.clear()

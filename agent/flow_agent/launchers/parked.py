@@ -18,6 +18,10 @@ WAIT = 30.0
 """Seconds that a process may take to say hello; a fresh interpreter on a busy machine takes a few."""
 
 
+FAREWELL = 1.0
+"""Seconds that a keeper with nothing to do may take to end."""
+
+
 class Parked:
     """A keeper, seen from the daemon. ``process`` is it where we started it ourselves."""
 
@@ -106,6 +110,14 @@ class Parked:
         except OSError:  # gone, or frozen for so long that nothing more fits
             return False
         return True
+
+    def farewell(self) -> None:
+        """Ask a keeper that waits to end, and wait shortly until it has."""
+        with contextlib.suppress(OSError):
+            self._end.shutdown(socket.SHUT_WR)
+            self._end.settimeout(FAREWELL)
+            while self._end.recv(65536):
+                pass
 
     def close(self) -> subprocess.Popen[bytes] | None:
         """Let it go: it ends after what it does now. Gives the process that somebody must collect, if it is ours."""

@@ -19,10 +19,11 @@ from flow_agent.errors import LaunchError
 from flow_agent.home import make_private
 from flow_agent.launchers import linux, lost
 from flow_agent.launchers.environments import Environment, environment
-from flow_agent.launchers.keep import BELL, CONTROL, EXIT, KEEPER
+from flow_agent.launchers.keep import CONTROL, KEEPER
 from flow_agent.launchers.lines import Lines
 from flow_agent.launchers.nursery import LOG, TRIES, Care, Nursery
 from flow_agent.launchers.parked import Parked
+from flow_agent.launchers.record import BELL, EXIT
 from flow_agent.launchers.spool import SpoolReader, read_json, write_json
 from flow_agent.model import Ending, LaunchSpec, LogLine
 from flow_agent.ports import Sink
