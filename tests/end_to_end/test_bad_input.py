@@ -163,7 +163,11 @@ def disk(cli: Cli) -> Iterator[Path]:
     cli.env["FLOW_AGENT_HOME"] = str(cli.home)
     yield place
     cli.close()
-    subprocess.run([shutil.which("umount") or "umount", str(place)], check=True)
+    umount = [shutil.which("umount") or "umount", str(place)]
+    end = time.monotonic() + 10  # what waited for the agent that was killed just now is on its way out
+    while subprocess.run(umount, check=False, capture_output=True).returncode and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not place.is_mount(), "something still works on that disk"
 
 
 def fill(disk: Path) -> Path:

@@ -113,7 +113,8 @@ class Keeper:
         keep.close()
         os.dup2(own, 2)
         os.close(own)
-        os.chdir("/")  # the folder is deleted now
+        with contextlib.suppress(FileNotFoundError):  # the home was deleted
+            os.chdir(os.path.dirname(orders["folder"]))
         return keep.alone or self._stopped or bool(orders["redacted"] or orders["go"]["secrets"])
 
     def _on_sigterm(self, *_: object) -> None:
