@@ -245,7 +245,7 @@ class Nursery:
                     stdin=theirs.fileno(),
                     stdout=said,
                     stderr=said,
-                    cwd="/",
+                    cwd=self._log.parent,
                 )
             ours.sendall(json.dumps(program).encode() + b"\n")
         except OSError as error:

@@ -46,7 +46,7 @@ class Zygote:
         with theirs, log.open("ab") as said:
             try:
                 self._process = subprocess.Popen(
-                    command, env=env, stdin=theirs.fileno(), stdout=said, stderr=said, cwd="/"
+                    command, env=env, stdin=theirs.fileno(), stdout=said, stderr=said, cwd=log.parent
                 )
             except OSError as error:
                 self._end.close()
