@@ -22,8 +22,10 @@ _BARE = (
     " sys.modules['flow_agent'] = package; "
 )
 KEEP = f"{_BARE}from flow_agent.launchers.keeper import main; main()"
-RUN = "import sys; from flow_agent.runner.main import main; sys.exit(main(sys.argv[1]))"
-WARM = "import sys; from flow_agent.launchers.zygote import main; main(*sys.argv[1:])"
+# The daemon's own flow-agent, wherever that was found; the rest of the path stays as it is.
+_OURS = f"import sys; sys.path.insert(0, {PACKAGES!r}); import flow_agent; del sys.path[0]; "
+RUN = f"{_OURS}from flow_agent.runner.main import main; sys.exit(main(sys.argv[1]))"
+WARM = f"{_OURS}from flow_agent.launchers.zygote import main; main(*sys.argv[1:])"
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,15 @@ FIRST_HIGH = 200
 
 
 class Channel:
-    """Sends events; safe from several threads, and harmless in a forked child."""
+    """Sends events; safe from several threads, and harmless in a forked child. ``nonce`` comes with the word to go."""
 
-    def __init__(self, events: int, nonce: str) -> None:
+    nonce = ""
+
+    def __init__(self, events: int) -> None:
         self._events = fcntl.fcntl(events, fcntl.F_DUPFD_CLOEXEC, FIRST_HIGH)
         self._output = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, FIRST_HIGH)
         os.close(events)
-        self._nonce, self._seq, self._pid = nonce, 0, os.getpid()
+        self._seq, self._pid = 0, os.getpid()
         # A log record may be written by a signal handler that interrupts another one.
         self._lock = threading.RLock()
 
@@ -57,7 +59,7 @@ class Channel:
             self._seq += 1
             line = json.dumps({"seq": self._seq, "t": time.time(), **event}, default=repr).encode() + b"\n"
             _write(self._events, line)
-            _write(self._output, marker(self._nonce, self._seq))
+            _write(self._output, marker(self.nonce, self._seq))
 
 
 def _write(descriptor: int, data: bytes) -> None:

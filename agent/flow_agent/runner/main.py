@@ -38,12 +38,13 @@ def main(kind: str) -> int:
     """The whole life of the attempt; gives the exit code: 0, 1, or what the flow asked for with ``sys.exit``."""
     if kind == "pickle":
         import cloudpickle  # noqa: F401 - its pickles name it; loaded while we wait
+    channel = _get_ready()
     with os.fdopen(GO, "rb") as parked:
         message = json.load(parked)
-    channel = Channel(EVENTS, message["nonce"])
+    channel.nonce = message["nonce"]
     value = None
     try:
-        _prepare(channel, message)
+        _prepare(message)
         value = _call(message)
         receipt: dict[str, Any] = {"ok": True}
         code = 0
@@ -77,17 +78,23 @@ def _end_child(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _prepare(channel: Channel, message: dict[str, Any]) -> None:
+def _get_ready() -> Channel:
+    """All that can be done before anybody knows for which run."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)
-    sys.argv = [message["run"]["flow"]]
     sys.modules["__main__"] = ModuleType("__main__")
+    faulthandler.enable(2)  # where it was is all that a crash in C can tell
+    channel = Channel(EVENTS)
+    records.install(channel)
+    return channel
+
+
+def _prepare(message: dict[str, Any]) -> None:
+    sys.argv = [message["run"]["flow"]]
     os.environ.clear()
     os.environ.update(message["env"], FLOW_AGENT_ATTEMPT=message["mark"])
     time.tzset()
-    faulthandler.enable(2)  # where it was is all that a crash in C can tell
-    records.install(channel)
     try:
         os.chdir(message["cwd"])
         limits.apply(message["limits"])
