@@ -39,6 +39,14 @@ $(FRAMEWORKS)/.ready: pyproject.toml .ci/make-frameworks .ci/prefect1.txt .ci/pr
 frameworks: $(FRAMEWORKS)/.ready ## Install Prefect 1 and 3, whose flows the tests run
 	@:
 
+PEERS ?= .venv-peers
+$(PEERS)/.ready: .ci/make-peers .ci/peers.txt
+	@.ci/make-peers $(PEERS)
+
+.PHONY: peers
+peers: $(PEERS)/.ready ## Install what the benches stand beside (RQ, Redis)
+	@:
+
 .PHONY: demo
 demo: setup ## Register a flow, run it, and show its log and result
 	@PATH="$(abspath $(BIN)):$$PATH" bash docs/examples/demo.sh
@@ -73,5 +81,5 @@ pins: ## Renew .ci/constraints.txt with the newest versions (make check test-all
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	@rm -rf .venv .venv-3.* .venv-frameworks .demo build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-3.* .venv-frameworks .venv-peers .demo build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
 	@find agent tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
