@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import subprocess
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cloudpickle
+from figures import Budget, quantile
 
 COMMAND = str(Path(sys.executable).with_name("flow-agent"))
 
@@ -29,12 +29,6 @@ def machine() -> str:
     )
 
 
-def quantile(values: Sequence[float], q: float) -> float:
-    """The smallest of ``values`` that is not smaller than a share ``q`` (0 to 1) of them."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
-
-
 def title(question: str) -> None:
     """Print what is measured and where."""
     print(f"\n{question}\n{machine()}\n")
@@ -42,7 +36,7 @@ def title(question: str) -> None:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print ``rows`` in columns: text to the left, numbers to the right with three digits that count."""
-    cells = [list(head), *([_cell(value) for value in row] for row in rows)]
+    cells = [list(head), *([cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     right = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(head))]
     for number, row in enumerate(cells):
@@ -52,7 +46,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     sys.stdout.flush()
 
 
-def _cell(value: object) -> str:
+def budgets(found: Sequence[Budget]) -> bool:
+    """Print each budget with what was found beside it; whether all are kept."""
+    rows = [[budget.what, budget.found, budget.wanted, "kept" if budget.kept else "OVER"] for budget in found]
+    table(["budget", "found", "wanted", ""], rows)
+    return all(budget.kept for budget in found)
+
+
+def cell(value: object) -> str:
+    """``value`` as tables show it."""
     if isinstance(value, float):
         return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}" if value else "0"
     return str(value)

@@ -1,0 +1,178 @@
+"""How fast are runs with a process each, beside RQ's fork per job, Prefect 3's process worker, and the system itself?
+
+Each in turn, on the same machine, in several rounds: started, warmed up, then jobs one after the other on an idle
+worker (from the job's creation, as its own system records it, and from the call, to `time.time()` in the function's
+first line), then many empty jobs given at once (from the first one's claim to the last one's end). Quantiles are over
+all rounds; of rates the median counts, of ratios the median of the rounds. A job that does not end well ends the bench.
+RQ runs with what favours it: a Redis without persistence on a Unix socket, modules imported before the fork. Prefect
+asks for work every second, not every ten, and in fewer runs, since each takes seconds. Budgets: `CONTESTANTS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import drivers
+import harness
+from figures import Budget, median, quantile, ratio
+from processes import everything_ends
+from serving import WARM_UP
+
+CORES = str(len(os.sched_getaffinity(0)))
+RQ = "RQ, 1 worker"
+"""The peer that rates are compared with."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What takes part, and what it must reach; milliseconds and jobs a second. None: nothing is asked of it."""
+
+    name: str
+    isolation: str
+    python: Path
+    script: str
+    arguments: tuple[str, ...]
+    slow: bool = False
+    """One round of few jobs."""
+    p50: float | None = None
+    p99: float | None = None
+    rate: float | None = None
+    times_rq: float | None = None
+
+
+def contestants() -> list[Contestant]:
+    """All that take part, in the order of each round. A new configuration of ours is one more line:
+
+    the run config of its flows as Python, then options of ``flow-agent start``.
+    """
+    ours, bare = "peer_flow_agent.py", "peer_bare.py"
+    rq, prefect = drivers.peers(), drivers.prefect()
+    return [
+        Contestant("flow-agent", "process", drivers.OURS, ours, ("None",), p50=4, p99=10, rate=400, times_rq=4),
+        Contestant("flow-agent, limit 1", "process", drivers.OURS, ours, ("None", "--limit", "1")),
+        Contestant(
+            "flow-agent, python=", "process", drivers.OURS, ours, (f"LocalRun(python={sys.executable!r})",), p50=5
+        ),
+        Contestant(RQ, "fork", rq, "peer_rq.py", ("1",)),
+        Contestant("RQ, 2 workers", "fork", rq, "peer_rq.py", ("2",)),
+        Contestant("Prefect 3, process worker", "interpreter", prefect, "peer_prefect.py", (CORES,), slow=True),
+        Contestant("bare fork", "fork", drivers.OURS, bare, ("fork", CORES)),
+        Contestant("bare fork, loads", "fork", drivers.OURS, bare, ("fork-loads", CORES)),
+        Contestant("bare interpreter", "interpreter", drivers.OURS, bare, ("interpreter", CORES)),
+        Contestant("bare interpreter, loads", "interpreter", drivers.OURS, bare, ("interpreter-loads", CORES)),
+    ]
+
+
+@dataclass
+class Found:
+    """What was measured of one: seconds from creation and from the call, and the rate of each round."""
+
+    created: list[float] = field(default_factory=list)
+    called: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    jobs: int = 0
+    version: str = ""
+
+    def row(self, name: str, isolation: str) -> list[object]:
+        """Its line of the table."""
+        return [
+            name,
+            isolation,
+            quantile(self.created, 0.5) * 1000,
+            quantile(self.created, 0.99) * 1000,
+            quantile(self.called, 0.5) * 1000,
+            median(self.rates),
+            " ".join(harness.cell(rate) for rate in self.rates),
+            self.jobs,
+        ]
+
+
+def measure(contestant: Contestant, found: Found, first_lines: int, jobs: int) -> None:
+    """One round of one of them.
+
+    Raises RuntimeError: a job did not end well.
+    """
+    with drivers.driver(contestant.python, contestant.script, *contestant.arguments) as driver:
+        found.version = driver.version
+        warm_up = 1 if contestant.slow else WARM_UP
+        driver.ask("warm", warm_up)
+        for created, called in driver.ask("first_lines", first_lines, 600)["first_lines"]:
+            found.created.append(created)
+            found.called.append(called)
+        found.rates.append(driver.ask("rate", jobs, 600)["rate"])
+    found.jobs += warm_up + first_lines + jobs
+
+
+def budgets(contestant: Contestant, found: Found, rq: Found | None) -> list[Budget]:
+    """What is asked of it, beside what it reached."""
+    name, asked = contestant.name, []
+    if contestant.p50 is not None:
+        asked.append(Budget(f"{name}: first line, p50", quantile(found.created, 0.5) * 1000, contestant.p50, "ms"))
+    if contestant.p99 is not None:
+        asked.append(Budget(f"{name}: first line, p99", quantile(found.created, 0.99) * 1000, contestant.p99, "ms"))
+    if contestant.rate is not None:
+        asked.append(Budget(f"{name}: runs", median(found.rates), contestant.rate, "a second", least=True))
+    if contestant.times_rq is not None and rq is not None:
+        asked.append(Budget(f"{name}: runs / {RQ}", ratio(found.rates, rq.rates), contestant.times_rq, "", least=True))
+    return asked
+
+
+def report(chosen: Sequence[Contestant], found: dict[str, Found]) -> bool:
+    """Print what was found; whether all budgets are kept."""
+    rows = [found[one.name].row(one.name, one.isolation) for one in chosen]
+    harness.table(
+        ["what", "a job is", "p50 ms", "p99 ms", "p50 from the call", "a second", "in each round", "jobs, all well"],
+        rows,
+    )
+    print("\n" + "; ".join(sorted({one.version for one in found.values()})) + "\n")
+    rq = found.get(RQ)
+    if rq is not None:
+        rows = [
+            [
+                one.name,
+                ratio(found[one.name].rates[:1], rq.rates[:1]) if one.slow else ratio(found[one.name].rates, rq.rates),
+                quantile(found[one.name].created, 0.5) / quantile(rq.created, 0.5),
+            ]
+            for one in chosen
+        ]
+        harness.table([f"times {RQ}", "rate", "p50"], rows)
+        print()
+    return harness.budgets([budget for one in chosen for budget in budgets(one, found[one.name], rq)])
+
+
+def main() -> int:
+    """0 if all budgets are kept."""
+    parser = argparse.ArgumentParser(description="Runs with a process each, beside peers and the system's limits.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--first-lines", type=int, default=40, help="jobs one after the other, each round")
+    parser.add_argument("--jobs", type=int, default=200, help="empty jobs at once, each round")
+    parser.add_argument("--slow", type=int, nargs=2, default=(6, 6), metavar=("FIRST_LINES", "JOBS"), help="of Prefect")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help="beginnings of names")
+    options = parser.parse_args()
+    harness.title("How fast are runs with a process each, beside peers and the system itself?")
+    chosen = [one for one in contestants() if one.name.startswith(tuple(options.only))]
+    found = {one.name: Found() for one in chosen}
+    with everything_ends():
+        for number in range(options.rounds):
+            for one in chosen:
+                if one.slow and number > 0:
+                    continue
+                print(f"round {number + 1}: {one.name}   ", end="\r", file=sys.stderr, flush=True)
+                first_lines, jobs = options.slow if one.slow else (options.first_lines, options.jobs)
+                measure(one, found[one.name], first_lines, jobs)
+    print(" " * 60, end="\r", file=sys.stderr, flush=True)
+    return 0 if report(chosen, found) else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # all has ended and is removed; whoever called us sees by what
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
