@@ -5,7 +5,8 @@ worker (from the job's creation, as its own system records it, and from the call
 first line), then many empty jobs given at once (from the first one's claim to the last one's end). Quantiles are over
 all rounds; of rates the median counts, of ratios the median of the rounds. A job that does not end well ends the bench.
 RQ runs with what favours it: a Redis without persistence on a Unix socket, modules imported before the fork. Prefect
-asks for work every second, not every ten, and in fewer runs, since each takes seconds. Budgets: `CONTESTANTS`.
+asks for work every second, not every ten, and in fewer runs, since each takes seconds.
+Budgets: those of `configurations`, and four times the rate of one worker of RQ.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import drivers
 import harness
+from configurations import BESIDE_PEERS, DEFAULT, Configuration
 from figures import Budget, median, quantile, ratio
 from processes import everything_ends
 from serving import WARM_UP
@@ -29,9 +31,13 @@ RQ = "RQ, 1 worker"
 """The peer that rates are compared with."""
 
 
+TIMES_RQ = 4.0
+"""What DEFAULT's rate must be of that."""
+
+
 @dataclass(frozen=True)
 class Contestant:
-    """What takes part, and what it must reach; milliseconds and jobs a second. None: nothing is asked of it."""
+    """What takes part."""
 
     name: str
     isolation: str
@@ -40,24 +46,16 @@ class Contestant:
     arguments: tuple[str, ...]
     slow: bool = False
     """One round of few jobs."""
-    p50: float | None = None
-    p99: float | None = None
-    rate: float | None = None
-    times_rq: float | None = None
+    ours: Configuration | None = None
 
 
 def contestants() -> list[Contestant]:
-    """All that take part, in the order of each round. A new configuration of ours is one more line:
-
-    the run config of its flows as Python, then options of ``flow-agent start``.
-    """
-    ours, bare = "peer_flow_agent.py", "peer_bare.py"
-    rq, prefect = drivers.peers(), drivers.prefect()
+    """All that take part, in the order of each round."""
+    bare, rq, prefect = "peer_bare.py", drivers.peers(), drivers.prefect()
     return [
-        Contestant("flow-agent", "process", drivers.OURS, ours, ("None",), p50=4, p99=10, rate=400, times_rq=4),
-        Contestant("flow-agent, limit 1", "process", drivers.OURS, ours, ("None", "--limit", "1")),
-        Contestant(
-            "flow-agent, python=", "process", drivers.OURS, ours, (f"LocalRun(python={sys.executable!r})",), p50=5
+        *(
+            Contestant(one.name, "process", drivers.OURS, "peer_flow_agent.py", one.arguments, ours=one)
+            for one in BESIDE_PEERS
         ),
         Contestant(RQ, "fork", rq, "peer_rq.py", ("1",)),
         Contestant("RQ, 2 workers", "fork", rq, "peer_rq.py", ("2",)),
@@ -111,15 +109,11 @@ def measure(contestant: Contestant, found: Found, first_lines: int, jobs: int) -
 
 def budgets(contestant: Contestant, found: Found, rq: Found | None) -> list[Budget]:
     """What is asked of it, beside what it reached."""
-    name, asked = contestant.name, []
-    if contestant.p50 is not None:
-        asked.append(Budget(f"{name}: first line, p50", quantile(found.created, 0.5) * 1000, contestant.p50, "ms"))
-    if contestant.p99 is not None:
-        asked.append(Budget(f"{name}: first line, p99", quantile(found.created, 0.99) * 1000, contestant.p99, "ms"))
-    if contestant.rate is not None:
-        asked.append(Budget(f"{name}: runs", median(found.rates), contestant.rate, "a second", least=True))
-    if contestant.times_rq is not None and rq is not None:
-        asked.append(Budget(f"{name}: runs / {RQ}", ratio(found.rates, rq.rates), contestant.times_rq, "", least=True))
+    if contestant.ours is None:
+        return []
+    asked = [*contestant.ours.latency_budgets(found.created), *contestant.ours.rate_budgets(found.rates)]
+    if contestant.ours is DEFAULT and rq is not None:
+        asked.append(Budget(f"{contestant.name}: runs / {RQ}", ratio(found.rates, rq.rates), TIMES_RQ, "", least=True))
     return asked
 
 
