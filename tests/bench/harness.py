@@ -106,22 +106,6 @@ def cloudpickle_start(folder: Path, rounds: int = 20) -> list[float]:
     return found[1:]
 
 
-def starts_a_second(seconds: float = 3.0) -> float:
-    """Bare interpreters started and ended in a second, as many at once as there are cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    began = time.perf_counter()
-    running: list[subprocess.Popen[bytes]] = []
-    ended = 0
-    while time.perf_counter() - began < seconds:
-        while len(running) < cores:
-            running.append(subprocess.Popen([sys.executable, "-c", "pass"], stdin=subprocess.DEVNULL))
-        running.pop(0).wait()
-        ended += 1
-    for process in running:
-        process.wait()
-    return (ended + len(running)) / (time.perf_counter() - began)
-
-
 def bare_fork(rounds: int = 50) -> list[float]:
     """Seconds to fork this process and see the child's end."""
 

@@ -7,7 +7,6 @@ Budget: under 0.5 % of a core, at most 60 MB (PSS, so that what processes share 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 
@@ -16,7 +15,7 @@ import harness
 import psutil
 from configurations import DEFAULT
 from figures import Budget
-from processes import Cost, descendants, everything_ends, idle_cost
+from processes import Cost, descendants, everything_ends, idle_cost, run
 from serving import WARM_UP
 
 REST, SECONDS = 5.0, 30.0
@@ -60,4 +59,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

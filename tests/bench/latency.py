@@ -10,7 +10,6 @@ Budgets: those of `configurations`. `peers.py` puts the same beside RQ and Prefe
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import drivers
 import harness
 from configurations import ALONE
 from figures import Budget, quantile
-from processes import everything_ends
+from processes import everything_ends, run
 from serving import WARM_UP
 
 ROUNDS = 40
@@ -64,4 +63,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

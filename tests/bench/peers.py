@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ import drivers
 import harness
 from configurations import BESIDE_PEERS, DEFAULT, Configuration
 from figures import Budget, median, quantile, ratio
-from processes import everything_ends
+from processes import everything_ends, run
 from serving import WARM_UP
 
 CORES = str(len(os.sched_getaffinity(0)))
@@ -165,8 +164,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:  # all has ended and is removed; whoever called us sees by what
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
+    run(main)

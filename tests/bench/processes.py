@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import NoReturn
 
 import psutil
 
@@ -76,10 +77,10 @@ def everything_ends() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        end_descendants(patience=5)
+        end_descendants(patience=0.5)
         raise
     else:
-        if left := end_descendants(patience=2):
+        if left := end_descendants(patience=0.5):
             sys.stderr.write("still there at the end, and killed:\n" + "".join(f"  {line}\n" for line in left))
     finally:
         for number, handler in before.items():
@@ -92,6 +93,16 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + number)
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """End with what ``main`` gives; after Ctrl-C by that signal, so that a loop of a shell around us ends too."""
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise
 
 
 @dataclass(frozen=True)

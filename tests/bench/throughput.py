@@ -10,8 +10,8 @@ Budgets: those of `configurations`. `peers.py` puts the same beside RQ and Prefe
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -20,7 +20,7 @@ import drivers
 import harness
 from configurations import ALONE
 from figures import Budget, median, ratio
-from processes import everything_ends
+from processes import everything_ends, run
 from serving import WARM_UP
 
 ROUNDS, RUNS = 3, 200
@@ -36,12 +36,12 @@ def rate(jobs: int, script: str, *arguments: str) -> float:
     return found
 
 
-def measured() -> dict[str, list[float]]:
+def measured(rounds: int, runs: int) -> dict[str, list[float]]:
     """What was done in a second in each round."""
     found: defaultdict[str, list[float]] = defaultdict(list)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for one in ALONE:
-            found[one.name].append(rate(RUNS, "peer_flow_agent.py", *one.arguments))
+            found[one.name].append(rate(runs, "peer_flow_agent.py", *one.arguments))
         found[FORKS].append(rate(RUNS * 5, "peer_bare.py", "fork-loads", CORES))
         found[INTERPRETERS].append(rate(RUNS, "peer_bare.py", "interpreter", CORES))
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -52,9 +52,13 @@ def measured() -> dict[str, list[float]]:
 
 def main() -> int:
     """0 if all budgets are kept."""
-    harness.title(f"How many runs of an empty flow end in a second? ({ROUNDS} rounds of {RUNS})")
+    parser = argparse.ArgumentParser(description="Runs of an empty flow that end in a second.")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--runs", type=int, default=RUNS, help="submitted at once, each round")
+    options = parser.parse_args()
+    harness.title(f"How many runs of an empty flow end in a second? ({options.rounds} rounds of {options.runs})")
     with everything_ends():
-        found = measured()
+        found = measured(options.rounds, options.runs)
     limits = [FORKS, INTERPRETERS, WRITES]
     rows = [
         [name, median(rates), " ".join(harness.cell(one) for one in rates), *(ratio(rates, found[x]) for x in limits)]
@@ -67,4 +71,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)
