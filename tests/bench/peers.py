@@ -5,7 +5,8 @@ worker (from the job's creation, as its own system records it, and from the call
 first line), then many empty jobs given at once (from the first one's claim to the last one's end). Quantiles are over
 all rounds; of rates the median counts, of ratios the median of the rounds. A job that does not end well ends the bench.
 RQ runs with what favours it: a Redis without persistence on a Unix socket, modules imported before the fork. Prefect
-asks for work every second, not every ten, and in fewer runs, since each takes seconds.
+asks for work every second, not every ten, and in fewer runs, since each takes seconds. Writes of the disk stand beside:
+each of our runs is in several transactions that are on it.
 Budgets: those of `configurations`, and four times the rate of one worker of RQ.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,14 +118,19 @@ def budgets(contestant: Contestant, found: Found, rq: Found | None) -> list[Budg
     return asked
 
 
-def report(chosen: Sequence[Contestant], found: dict[str, Found]) -> bool:
+def report(chosen: Sequence[Contestant], found: dict[str, Found], writes: Sequence[float]) -> bool:
     """Print what was found; whether all budgets are kept."""
     rows = [found[one.name].row(one.name, one.isolation) for one in chosen]
     harness.table(
         ["what", "a job is", "p50 ms", "p99 ms", "p50 from the call", "a second", "in each round", "jobs, all well"],
         rows,
     )
-    print("\n" + "; ".join(sorted({one.version for one in found.values()})) + "\n")
+    milliseconds = [harness.cell(quantile(writes, q) * 1000) for q in (0.5, 0.99)]
+    print(
+        f"\n4 KiB on the disk (fdatasync): p50 {milliseconds[0]} ms, p99 {milliseconds[1]} ms,"
+        f" {harness.cell(len(writes) / sum(writes))} a second one after the other"
+    )
+    print("; ".join(sorted({one.version for one in found.values()})) + "\n")
     rq = found.get(RQ)
     if rq is not None:
         rows = [
@@ -151,8 +158,11 @@ def main() -> int:
     harness.title("How fast are runs with a process each, beside peers and the system itself?")
     chosen = [one for one in contestants() if one.name.startswith(tuple(options.only))]
     found = {one.name: Found() for one in chosen}
+    writes: list[float] = []
     with everything_ends():
         for number in range(options.rounds):
+            with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+                writes += harness.fsyncs(Path(folder))
             for one in chosen:
                 if one.slow and number > 0:
                     continue
@@ -160,7 +170,7 @@ def main() -> int:
                 first_lines, jobs = options.slow if one.slow else (options.first_lines, options.jobs)
                 measure(one, found[one.name], first_lines, jobs)
     print(" " * 60, end="\r", file=sys.stderr, flush=True)
-    return 0 if report(chosen, found) else 1
+    return 0 if report(chosen, found, writes) else 1
 
 
 if __name__ == "__main__":
