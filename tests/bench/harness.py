@@ -49,7 +49,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 def budgets(found: Sequence[Budget]) -> bool:
     """Print each budget with what was found beside it; whether all are kept."""
     rows = [[budget.what, budget.found, budget.wanted, "kept" if budget.kept else "OVER"] for budget in found]
-    table(["budget", "found", "wanted", ""], rows)
+    if rows:
+        table(["budget", "found", "wanted", ""], rows)
     return all(budget.kept for budget in found)
 
 

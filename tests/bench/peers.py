@@ -53,13 +53,16 @@ class Contestant:
 def contestants() -> list[Contestant]:
     """All that take part, in the order of each round."""
     bare, rq, prefect = "peer_bare.py", drivers.peers(), drivers.prefect()
+    default, *others = [
+        Contestant(one.name, "process", drivers.OURS, "peer_flow_agent.py", one.arguments, ours=one)
+        for one in BESIDE_PEERS
+    ]
     return [
-        *(
-            Contestant(one.name, "process", drivers.OURS, "peer_flow_agent.py", one.arguments, ours=one)
-            for one in BESIDE_PEERS
-        ),
+        default,
+        # Right after it, since a machine's load changes within a round.
         Contestant(RQ, "fork", rq, "peer_rq.py", ("1",)),
         Contestant("RQ, 2 workers", "fork", rq, "peer_rq.py", ("2",)),
+        *others,
         Contestant("Prefect 3, process worker", "interpreter", prefect, "peer_prefect.py", (CORES,), slow=True),
         Contestant("bare fork", "fork", drivers.OURS, bare, ("fork", CORES)),
         Contestant("bare fork, loads", "fork", drivers.OURS, bare, ("fork-loads", CORES)),
