@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import anyio
 import harness
+from figures import rate
 from serving import PYTHON, serve
 
 from flow_agent import operations
@@ -51,8 +52,8 @@ class Ours:
         well = [run for run in runs if run.state is State.SUCCEEDED]
         if len(well) != jobs:
             raise RuntimeError(f"{len(well)} of {jobs} runs succeeded")
-        began = min(run.claimed_at for run in well if run.claimed_at is not None)
-        return jobs / (max(run.finished_at for run in well if run.finished_at is not None) - began)
+        claimed = [run.claimed_at for run in well if run.claimed_at is not None]
+        return rate(claimed, [run.finished_at for run in well if run.finished_at is not None])
 
 
 async def _ended(jobs: int) -> list[Run]:

@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from figures import rate
 from serving import PYTHON, serve, wait_until
 
 COMMAND = str(Path(sys.executable).with_name("prefect"))
@@ -61,7 +62,7 @@ class Prefect:
     def rate(self, jobs: int) -> float:
         runs = self._ended([self._run("nothing", self._folder) for _ in range(jobs)])
         # From the first one's creation: what a worker does before the flow's process says "running" is its work too.
-        return jobs / (max(run.end_time.timestamp() for run in runs) - min(run.created.timestamp() for run in runs))
+        return rate([run.created.timestamp() for run in runs], [run.end_time.timestamp() for run in runs])
 
     def _deployed(self, name: str) -> Any:
         flow = self._client.create_flow_from_name(name)

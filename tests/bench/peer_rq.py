@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import peer_rq_jobs
+from figures import rate
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue, Worker
@@ -51,8 +52,7 @@ class Rq:
         well = [job for job in ended if job.get_status(refresh=False) == JobStatus.FINISHED]
         if len(well) != jobs:
             raise RuntimeError(f"{len(well)} of {jobs} jobs ended well")
-        began = min(_seconds(job.started_at) for job in well)
-        return jobs / (max(_seconds(job.ended_at) for job in well) - began)
+        return rate([_seconds(job.started_at) for job in well], [_seconds(job.ended_at) for job in well])
 
 
 def _seconds(moment: datetime | None) -> float:
