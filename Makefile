@@ -39,6 +39,14 @@ $(FRAMEWORKS)/.ready: pyproject.toml .ci/make-frameworks .ci/prefect1.txt .ci/pr
 frameworks: $(FRAMEWORKS)/.ready ## Install Prefect 1 and 3, whose flows the tests run
 	@:
 
+PEERS ?= .venv-peers
+$(PEERS)/.ready: .ci/make-peers .ci/peers.txt
+	@.ci/make-peers $(PEERS)
+
+.PHONY: peers
+peers: $(PEERS)/.ready ## Install what the benches stand beside (RQ, Redis)
+	@:
+
 .PHONY: demo
 demo: setup ## Register a flow, run it, and show its log and result
 	@PATH="$(abspath $(BIN)):$$PATH" bash docs/examples/demo.sh
@@ -60,8 +68,11 @@ test-all: ## Run the tests on 3.11, 3.12 and 3.13, as far as this machine has th
 	@.ci/test-all $(ARGS)
 
 .PHONY: bench
-bench: setup servers ## Measure start, latency, throughput, idle cost and fetching beside the bare limits
-	@for bench in startup latency throughput idle claims fetch repositories; do PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/bench/$$bench.py || exit 1; done
+bench: setup servers frameworks peers ## Measure start, latency, throughput, idle cost and fetching beside peers and the bare limits
+	@missed=; for bench in startup latency throughput idle peers claims fetch repositories; do \
+	    PATH="$(abspath $(BIN)):$$PATH" FLOW_AGENT_TEST_FRAMEWORKS="$(abspath $(FRAMEWORKS))" \
+	    FLOW_AGENT_BENCH_PEERS="$(abspath $(PEERS))" $(BIN)/python tests/bench/$$bench.py || missed+=" $$bench"; \
+	done; [ -z "$$missed" ] || { echo "make: a budget is missed, or it failed:$$missed" >&2; exit 1; }
 
 # The oldest supported Python: what has a version for it has the same one for the others.
 .PHONY: pins
@@ -73,5 +84,5 @@ pins: ## Renew .ci/constraints.txt with the newest versions (make check test-all
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	@rm -rf .venv .venv-3.* .venv-frameworks .demo build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-3.* .venv-frameworks .venv-peers .demo build dist .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis
 	@find agent tests docs -name __pycache__ -type d -prune -exec rm -rf {} +

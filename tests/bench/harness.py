@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import subprocess
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cloudpickle
+from figures import Budget, quantile
 
 COMMAND = str(Path(sys.executable).with_name("flow-agent"))
 
@@ -29,12 +29,6 @@ def machine() -> str:
     )
 
 
-def quantile(values: Sequence[float], q: float) -> float:
-    """The smallest of ``values`` that is not smaller than a share ``q`` (0 to 1) of them."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(q * len(ordered)) - 1)]
-
-
 def title(question: str) -> None:
     """Print what is measured and where."""
     print(f"\n{question}\n{machine()}\n")
@@ -42,7 +36,7 @@ def title(question: str) -> None:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print ``rows`` in columns: text to the left, numbers to the right with three digits that count."""
-    cells = [list(head), *([_cell(value) for value in row] for row in rows)]
+    cells = [list(head), *([cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     right = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(head))]
     for number, row in enumerate(cells):
@@ -52,7 +46,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     sys.stdout.flush()
 
 
-def _cell(value: object) -> str:
+def budgets(found: Sequence[Budget]) -> bool:
+    """Print each budget with what was found beside it; whether all are kept."""
+    rows = [[budget.what, budget.found, budget.wanted, "kept" if budget.kept else "OVER"] for budget in found]
+    if rows:
+        table(["budget", "found", "wanted", ""], rows)
+    return all(budget.kept for budget in found)
+
+
+def cell(value: object) -> str:
+    """``value`` as tables show it."""
     if isinstance(value, float):
         return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}" if value else "0"
     return str(value)
@@ -102,22 +105,6 @@ def cloudpickle_start(folder: Path, rounds: int = 20) -> list[float]:
         done = subprocess.run([sys.executable, "-c", line], check=True, capture_output=True, text=True)
         found.append(float(done.stdout) - began)
     return found[1:]
-
-
-def starts_a_second(seconds: float = 3.0) -> float:
-    """Bare interpreters started and ended in a second, as many at once as there are cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    began = time.perf_counter()
-    running: list[subprocess.Popen[bytes]] = []
-    ended = 0
-    while time.perf_counter() - began < seconds:
-        while len(running) < cores:
-            running.append(subprocess.Popen([sys.executable, "-c", "pass"], stdin=subprocess.DEVNULL))
-        running.pop(0).wait()
-        ended += 1
-    for process in running:
-        process.wait()
-    return (ended + len(running)) / (time.perf_counter() - began)
 
 
 def bare_fork(rounds: int = 50) -> list[float]:

@@ -1,53 +1,62 @@
 """What does an idle agent cost?
 
-CPU time and memory of an agent with all its processes over 30 s, after 5 s of rest and one run.
+CPU time and memory of everything that belongs to it over 30 s, after 5 s of rest and some runs: all processes that
+descend from it, also those that were let go or changed session. Beside it an idle worker of RQ, and its Redis.
 Budget: under 0.5 % of a core, at most 60 MB (PSS, so that what processes share is counted once).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
+import drivers
 import harness
 import psutil
-
-from flow_agent.client import submit
+from configurations import DEFAULT
+from figures import Budget
+from processes import Cost, descendants, everything_ends, idle_cost, run
+from serving import WARM_UP
 
 REST, SECONDS = 5.0, 30.0
-FLOW = """
-from flow_agent import flow
-
-@flow(name="nothing")
-def nothing():
-    return None
-"""
 
 
-def cpu(processes: list[psutil.Process]) -> float:
-    """Seconds of CPU time that the processes have taken, user and system."""
-    return sum(times.user + times.system for times in (process.cpu_times() for process in processes))
+def row(what: str, cost: Cost) -> list[object]:
+    return [what, cost.cpu * 100, cost.memory / 1e6, cost.processes]
 
 
-def main() -> None:
-    harness.title("What does an idle agent cost?")
-    with harness.new_home(FLOW) as home, harness.agent(home) as agent:
-        submit("nothing").result(timeout=30)
-        time.sleep(REST)
-        root = psutil.Process(agent.pid)
-        processes = [root, *root.children(recursive=True)]
-        before, began = cpu(processes), time.monotonic()
-        time.sleep(SECONDS)
-        share = (cpu(processes) - before) / (time.monotonic() - began)
-        memory = sum(process.memory_full_info().pss for process in processes) / 1e6
-    harness.table(
-        ["what", "found", "budget"],
-        [
-            ["CPU, % of a core", f"{share * 100:.2f}", "0.5"],
-            ["memory, MB (PSS)", f"{memory:.1f}", "60"],
-            ["processes", f"{len(processes)}", ""],
-        ],
-    )
+def below(driver: drivers.Driver, name: str = "") -> Callable[[], list[psutil.Process]]:
+    """Gives what the driver has started, of which the program's name begins with ``name``."""
+
+    def found() -> list[psutil.Process]:
+        others = [process for process in descendants() if process.pid != driver.pid]
+        return [process for process in others if process.name().startswith(name)]
+
+    return found
+
+
+def main() -> int:
+    """0 if all budgets are kept."""
+    harness.title(f"What does an idle agent cost? (over {SECONDS:g} s)")
+    with everything_ends():
+        with drivers.driver(drivers.OURS, "peer_flow_agent.py", *DEFAULT.arguments) as driver:
+            driver.ask("warm", WARM_UP)
+            time.sleep(REST)
+            ours = idle_cost(below(driver), SECONDS)
+        rows = [row("flow-agent", ours)]
+        with drivers.driver(drivers.peers(), "peer_rq.py", "1") as driver:
+            driver.ask("warm", WARM_UP)
+            time.sleep(REST)
+            rows.append(row("RQ, 1 worker", idle_cost(below(driver, "python"), SECONDS)))
+            rows.append(row("Redis of it", idle_cost(below(driver, "redis"), SECONDS)))
+    harness.table(["what", "CPU, % of a core", "memory, MB (PSS)", "processes"], rows)
+    print()
+    budgets = [
+        Budget("flow-agent: CPU", ours.cpu * 100, 0.5, "% of a core"),
+        Budget("flow-agent: memory", ours.memory / 1e6, 60, "MB"),
+    ]
+    return 0 if harness.budgets(budgets) else 1
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
