@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 from figures import Budget, median, quantile
@@ -36,13 +35,12 @@ class Configuration:
 
 
 DEFAULT = Configuration("flow-agent", ("None",), p50=4, p99=10, rate=400)
-# An interpreter that is named: a zygote of its own, or fresh interpreters that wait.
-NAMED_PYTHON = Configuration("flow-agent, python=", (f"LocalRun(python={sys.executable!r})",), p50=5)
+FRESH = Configuration("flow-agent, fresh interpreters", ("None", "--process-start", "fresh"), p50=5)
 LIMITS = [
     Configuration("flow-agent, limit 1", ("None", "--limit", "1"), p50=4, p99=10),
     Configuration("flow-agent, limit 2", ("None", "--limit", "2"), p50=4, p99=10, rate=400),
     Configuration("flow-agent, limit 4", ("None", "--limit", "4"), p50=4, p99=10),
     Configuration("flow-agent, limit 8", ("None", "--limit", "8"), p50=4, p99=10),
 ]
-BESIDE_PEERS = [DEFAULT, LIMITS[0], NAMED_PYTHON]
-ALONE = [*LIMITS, NAMED_PYTHON]
+BESIDE_PEERS = [DEFAULT, LIMITS[0], FRESH]
+ALONE = [*LIMITS, FRESH]

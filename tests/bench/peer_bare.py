@@ -108,7 +108,7 @@ def opened(what: str, at_once: int) -> Iterator[Bare]:
         if what == "interpreter-loads":
             yield Bare(interpreted(LOADS.format(str(path))), at_once)
             return
-        import cloudpickle  # noqa: F401, PLC0415 - only where it belongs to what is measured
+        import cloudpickle  # noqa: F401 - only where it belongs to what is measured
 
         def loaded() -> float:
             found: float = pickle.loads(path.read_bytes())()

@@ -88,7 +88,7 @@ class Prefect:
     @property
     def _client(self) -> Any:
         if not hasattr(self, "_opened"):
-            from prefect.client.orchestration import get_client  # noqa: PLC0415 - reads the environment when imported
+            from prefect.client.orchestration import get_client
 
             self._opened = get_client(sync_client=True)
         return self._opened
