@@ -28,7 +28,7 @@ def zygotes(of: int | None = None) -> list[psutil.Process]:
 
 
 async def zygote() -> psutil.Process:
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         while not (found := zygotes()):
             await anyio.sleep(0.02)
     return found[0]
@@ -121,7 +121,7 @@ async def test_environments_that_nobody_asks_for_are_given_up(tmp_path: Path, mo
         await launch.value(prints_and_returns)
         await launch.value(prints_and_returns, env={"PYTHONPATH": "/of-one"})
         assert len(zygotes()) == 2
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while len(zygotes()) > 1:
                 await anyio.sleep(0.05)
         assert await launch.value(prints_and_returns) == {"x": 1}
@@ -237,7 +237,7 @@ async def test_a_zygote_that_was_killed_is_replaced_before_it_is_needed(
     async with attempts(tmp_path):
         first = await zygote()
         first.kill()
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             while (await zygote()).pid == first.pid:
                 await anyio.sleep(0.02)
 

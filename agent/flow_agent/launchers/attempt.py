@@ -18,6 +18,8 @@ GO_SIZE = 1 << 20
 """Bytes that the pipe for the word to go is made to take, where the message is longer than a pipe usually takes."""
 PIPE_SIZE = 65536
 
+GO_WORD = b"go\n"
+
 GO, EVENTS = 3, 4
 """The attempt's descriptors, as ``runner.main`` knows them; output is 1 and 2."""
 
@@ -50,15 +52,21 @@ class Attempt:
         for descriptor in (output, events):
             os.set_blocking(descriptor, False)
 
-    def go(self, message: bytes) -> None:
-        """Give the runner its message; user code runs from here on. A second time does nothing."""
+    def prepare(self, message: bytes) -> None:
+        """Give the runner its message, one line, for all that it can do before the word to go."""
+        if len(message) > PIPE_SIZE:
+            with contextlib.suppress(OSError, AttributeError):
+                fcntl.fcntl(self._go, fcntl.F_SETPIPE_SZ, GO_SIZE)
+        with contextlib.suppress(BrokenPipeError):
+            while message:
+                message = message[os.write(self._go, message) :]
+
+    def go(self) -> None:
+        """User code runs from here on. A second time does nothing."""
         if self._go >= 0:
-            go, self._go = self._go, -1
-            if len(message) > PIPE_SIZE:
-                with contextlib.suppress(OSError, AttributeError):
-                    fcntl.fcntl(go, fcntl.F_SETPIPE_SZ, GO_SIZE)
-            with contextlib.suppress(BrokenPipeError), os.fdopen(go, "wb") as pipe:
-                pipe.write(message)
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._go, GO_WORD)
+            self.close()
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole process group, if there is one left."""

@@ -56,7 +56,7 @@ class Keep:
         self._deadline: float = orders["deadline"]
         self._grace: float = orders["grace"]
         nonce = os.urandom(8).hex()
-        self._go_message = json.dumps(orders["go"] | {"nonce": nonce, "mark": attempt.mark}).encode()
+        attempt.prepare(json.dumps(orders["go"] | {"nonce": nonce, "mark": attempt.mark}).encode() + b"\n")
         self._journal = Journal(Redactor(orders["redacted"]), nonce, orders["output_limit"])
         self._record = Record(orders["name"])
         self._control = os.open(CONTROL, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -204,7 +204,7 @@ class Keep:
         if "stop" in order:
             self._stop(order["stop"])
         if "go" in order and self._ended_by is None:
-            self._attempt.go(self._go_message)
+            self._attempt.go()
 
     def stop(self, grace: float | None = None) -> None:
         """Ask the attempt to end, and kill it after ``grace`` seconds."""

@@ -1,9 +1,9 @@
 """Runs one flow: waits parked for the word to go, loads the payload, calls the flow, writes result and receipt.
 
-Descriptor 3 gives the message to go (one JSON document, until its end), descriptor 4 takes events. What is imported
-before the message arrived costs the run nothing; no code of the user is loaded before it. The message also brings all
-that a program usually finds at its start (environment, working folder, limits), because this one is started before
-anybody knows for which run.
+Descriptor 3 gives two lines, a message (JSON) and then the word to go; descriptor 4 takes events. What is done before
+the word costs the run nothing; no code of the user is loaded before it. The message also brings all that a program
+usually finds at its start (environment, working folder, limits), because this one is started before anybody knows for
+which run.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from flow_agent.runner import foreign, limits, records, results
 from flow_agent.runner.channel import Channel
 
 GO, EVENTS = 3, 4
+GO_WORD = b"go\n"
 
 
 class Refused(Exception):
@@ -40,12 +41,16 @@ def main(kind: str) -> int:
         import cloudpickle  # noqa: F401 - its pickles name it; loaded while we wait
     channel = _get_ready()
     with os.fdopen(GO, "rb") as parked:
-        message = json.load(parked)
-    channel.nonce = message["nonce"]
+        if not (line := parked.readline()):
+            return 1  # nobody needs us
+        message = json.loads(line)
+        channel.nonce = message["nonce"]
+        problem = _prepare(message)
+        if parked.readline() != GO_WORD:
+            return 1
     value = None
     try:
-        _prepare(message)
-        value = _call(message)
+        value = _call(message, problem)
         receipt: dict[str, Any] = {"ok": True}
         code = 0
     except Refused as refused:
@@ -90,7 +95,8 @@ def _get_ready() -> Channel:
     return channel
 
 
-def _prepare(message: dict[str, Any]) -> None:
+def _prepare(message: dict[str, Any]) -> Exception | None:
+    """Find what a program finds at its start; the error, if that cannot be."""
     sys.argv = [message["run"]["flow"]]
     os.environ.clear()
     os.environ.update(message["env"], FLOW_AGENT_ATTEMPT=message["mark"])
@@ -99,10 +105,13 @@ def _prepare(message: dict[str, Any]) -> None:
         os.chdir(message["cwd"])
         limits.apply(message["limits"])
     except (OSError, ValueError) as error:
-        raise Refused("launch_failed", f"the attempt could not be made ready: {error}") from None
+        return error
+    return None
 
 
-def _call(message: dict[str, Any]) -> Any:
+def _call(message: dict[str, Any], problem: Exception | None) -> Any:
+    if problem is not None:
+        raise Refused("launch_failed", f"the attempt could not be made ready: {problem}")
     from flow_agent.current import bind_run
 
     run = message["run"]
