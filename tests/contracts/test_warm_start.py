@@ -117,7 +117,7 @@ async def test_runs_with_other_variables_of_the_interpreter_come_from_another_zy
 
 async def test_environments_that_nobody_asks_for_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flow_agent.launchers.nursery.TEND_EVERY", 0.1)
-    async with attempts(tmp_path, idle=0.5) as launch:
+    async with attempts(tmp_path, idle=3.0) as launch:
         await launch.value(prints_and_returns)
         await launch.value(prints_and_returns, env={"PYTHONPATH": "/of-one"})
         assert len(zygotes()) == 2

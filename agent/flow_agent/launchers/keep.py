@@ -97,7 +97,7 @@ class Keep:
             time.sleep(0.01)
         self._journal.close()
         while not self._journal.flush():
-            self._record.ring()
+            self._record.ring_if_due()
             time.sleep(0.25)
         code = os.waitstatus_to_exitcode(self._status)
         if code == -signal.SIGKILL and self._ended_by is None and linux.oom_kills() > self._oom_kills:
@@ -126,8 +126,7 @@ class Keep:
         self._reap()
         self._hold_deadline()
         self._weigh()
-        if self._record.news:
-            self._record.ring()
+        self._record.ring_if_due()
 
     def _timeout(self) -> float:
         now = time.monotonic()
@@ -162,7 +161,7 @@ class Keep:
         with contextlib.suppress(BlockingIOError):
             if data := os.read(source, CHUNK):
                 self._sources[source](data)
-                self._record.news = True
+                self._record.news()
             else:
                 del self._sources[source]
                 os.close(source)

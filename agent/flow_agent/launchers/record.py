@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 EXIT, BELL = "exit.json", "bell"
 STAGED = "exit.tmp"
+RING_AFTER = 0.005
+"""Seconds from news to the ring: most of what is short has ended by then, and is told at once."""
 RING_EVERY = 0.02
 """Seconds between two rings of the bell; the daemon reads all there is at each."""
 PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
@@ -30,20 +32,21 @@ class Record:
             os.posix_fallocate(self._file, 0, 4096)
         self._bell: int | None = None
         self._rung = 0.0
-        self.news = False
-        """Whether something happened that was not rung for."""
-
-    @property
-    def due(self) -> float | None:
+        self.due: float | None = None
         """When (``time.monotonic()``) to ring next; None if there is no news."""
-        return self._rung + RING_EVERY if self.news else None
 
-    def ring(self) -> None:
+    def news(self) -> None:
+        """Something happened that the daemon will want to know."""
+        if self.due is None:
+            self.due = max(self._rung + RING_EVERY, time.monotonic() + RING_AFTER)
+
+    def ring_if_due(self) -> None:
         """Tell the daemon, if there is one, that there is news; not more often than it could use."""
-        now = time.monotonic()
-        if now - self._rung < RING_EVERY:
-            return
-        self._rung, self.news = now, False
+        if self.due is not None and time.monotonic() >= self.due:
+            self._ring()
+
+    def _ring(self) -> None:
+        self._rung, self.due = time.monotonic(), None
         with contextlib.suppress(OSError):  # no daemon now, or its pipe is full and it will look anyway
             if self._bell is None:
                 self._bell = os.open(os.path.join("..", BELL), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -64,8 +67,7 @@ class Record:
                 if error.errno not in PASSING:
                     raise
                 time.sleep(0.25)
-        self._rung = 0.0
-        self.ring()
+        self._ring()
 
     def close(self) -> None:
         """Close what was opened."""

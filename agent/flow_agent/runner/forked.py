@@ -22,6 +22,7 @@ OURS = ("flow_agent.launchers", "flow_agent.redact")
 def main() -> NoReturn:
     """Run the attempt and end the process."""
     _look_fresh()
+    descriptors = len(os.listdir("/proc/self/fd")) - 1
     from flow_agent.runner.main import main as run
 
     code = 1
@@ -29,7 +30,7 @@ def main() -> NoReturn:
         code = run("pickle")
     except BaseException:  # as an interpreter does with what nobody caught
         traceback.print_exc()
-    _end(code)
+    _end(code, descriptors)
 
 
 def _look_fresh() -> None:
@@ -57,14 +58,22 @@ def _stream(descriptor: int, like: TextIO) -> TextIO:
     return stream
 
 
-def _end(code: int) -> NoReturn:
-    """Wait for threads, run exit handlers, write what is still in buffers; taking modules apart is left out."""
+def _end(code: int, descriptors: int) -> NoReturn:
+    """Wait for threads, run exit handlers, write what is still in buffers; taking modules apart is left out.
+
+    ``descriptors`` is how many were open before the flow.
+    """
     with contextlib.suppress(BaseException):
         threading._shutdown()  # type: ignore[attr-defined]  # as multiprocessing ends its processes
     atexit._run_exitfuncs()
-    # An interpreter closes forgotten files as it takes everything apart; what was made since the fork is few.
+    if len(os.listdir("/proc/self/fd")) > descriptors + 1:  # and the one that lists them
+        _write_forgotten_files()
+    os._exit(code & 0xFF)
+
+
+def _write_forgotten_files() -> None:
+    """An interpreter closes files as it takes everything apart; what was made since the fork is few."""
     for item in [item for item in gc.get_objects() if issubclass(type(item), io.IOBase)]:
         with contextlib.suppress(Exception):
             if not item.closed and item.writable():
                 item.flush()
-    os._exit(code & 0xFF)
