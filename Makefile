@@ -61,7 +61,7 @@ test-all: ## Run the tests on 3.11, 3.12 and 3.13, as far as this machine has th
 
 .PHONY: bench
 bench: setup servers ## Measure start, latency, throughput, idle cost and fetching beside the bare limits
-	@for bench in startup latency throughput idle claims fetch repositories; do PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/bench/$$bench.py || exit 1; done
+	@for bench in startup latency throughput idle daemon claims fetch repositories; do PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tests/bench/$$bench.py || exit 1; done
 
 # The oldest supported Python: what has a version for it has the same one for the others.
 .PHONY: pins
