@@ -84,13 +84,13 @@ class Agent:
             if signals:
                 await services.start(self._signals, name="signals")
             with contextlib.suppress(_DrainedEarly):
-                adopted = await self._adopt()
+                adopted, before = await self._adopt()
                 services.start_soon(self._listen, name="listener")
                 services.start_soon(self._keep_leases, name="leases")
                 ready()
                 async with anyio.create_task_group() as runs:
-                    for hold in adopted:
-                        runs.start_soon(self._run, hold, name=f"run {hold.claim.run.id}")
+                    for claim in adopted:
+                        self._start(runs, claim, before)
                     await self._claiming(runs)
             services.cancel_scope.cancel()
 
@@ -174,8 +174,11 @@ class Agent:
 
     # Runs
 
-    async def _adopt(self) -> list[Hold]:
-        """What an earlier life of this agent left: its attempts go on, its unstarted claims are given back."""
+    async def _adopt(self) -> tuple[list[Claim], float]:
+        """What an earlier life of this agent left: its attempts go on, its unstarted claims are given back.
+
+        With the time before the request that won them.
+        """
         queue, limit, request = self._tools.queue, self._info.limit, uuid.uuid4().hex
         try:
             await answered("announce", lambda: queue.announce(self._info), lambda: self._draining)
@@ -190,12 +193,12 @@ class Agent:
             await launcher.adopt(refs)
         for claim in claims:
             events.run_adopted(claim)
-        return [self._hold(claim, before) for claim in claims]
+        return claims, before
 
-    def _hold(self, claim: Claim, before: float) -> Hold:
-        hold = Hold(claim, before + claim.lease)
+    def _start(self, runs: anyio.abc.TaskGroup, claim: Claim, before: float) -> None:
+        hold = Hold(claim, before + claim.lease, tasks=runs, freed=self._change)
         self._holds[id(hold)] = hold
-        return hold
+        runs.start_soon(self._run, hold, name=f"run {claim.run.id}")
 
     async def _run(self, hold: Hold) -> None:
         try:
@@ -205,17 +208,18 @@ class Agent:
             self._executed += 1
             if hold.retry_in is not None:
                 self._retried.add(hold.claim.run.id)
-            self._change()
+            if not hold.over or self._until_empty or self._draining:  # else the claim was asked for already
+                self._change()
 
     async def _claiming(self, runs: anyio.abc.TaskGroup) -> None:
         """Claim until drained, or, with ``until_empty``, until there is nothing left to wait for."""
         while not self._draining:
             changed = self._changed
-            free = self._info.limit - len(self._holds)
+            free = self._info.limit - sum(not hold.over for hold in self._holds.values())
             claims = await self._claim(free) if free > 0 else []
             for claim, before in claims:
                 events.run_claimed(claim)
-                runs.start_soon(self._run, self._hold(claim, before), name=f"run {claim.run.id}")
+                self._start(runs, claim, before)
             if claims or free <= 0:
                 await self._changed_since(changed, math.inf if free <= len(claims) else 0.0)
             elif self._until_empty and await self._nothing_left():

@@ -6,17 +6,15 @@ and in the spool, by the next agent of this name, exactly as after a kill -9.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 
 from flow_agent import events, workspace
-from flow_agent.errors import ClaimLost, LaunchError, RunError, sentence
+from flow_agent.errors import ClaimLost, RunError, sentence
 from flow_agent.hold import Hold, Phases, RunLog, answered
 from flow_agent.judge import judge, retry_delay
 from flow_agent.model import Claim, Ending, LogLine, Outcome, Reason, State
@@ -78,13 +76,12 @@ async def _begin(hold: Hold, launcher: Launcher, tools: Tools, log: RunLog, phas
     claim = hold.claim
     ref = revision = None
     with hold.preparing:
-        folder = await _spool(claim, tools)
 
         async def on_wait(number: int, wait: float, error: BaseException) -> None:
             events.fetch_waits(claim, number, wait, error)
             await log.tell("WARNING", f"{error}; try {number + 1} in {wait:.1f} s")
 
-        fetched = await fetch(claim, folder, tools.means, on_wait)
+        folder, fetched = await fetch(claim, tools.spool, tools.means, on_wait)
         phases.ended("fetch")
         launch = await spec(claim, folder, fetched, deadline=hold.deadline, means=tools.means, tell=log.tell)
         ref, revision = await launcher.create(launch), fetched.revision
@@ -98,17 +95,6 @@ async def _begin(hold: Hold, launcher: Launcher, tools: Tools, log: RunLog, phas
     await hold.launched(launcher, ref)
     await launcher.go(ref)
     return ref
-
-
-async def _spool(claim: Claim, tools: Tools) -> Path:
-    try:
-        return await anyio.to_thread.run_sync(workspace.make_spool, tools.spool, claim.run.id, claim.number)
-    except OSError as error:
-        raise LaunchError(
-            f"no folder for the attempt could be made in {tools.spool}: {error.strerror}",
-            transient=True,
-            hint="free some space there, or see to its permissions",
-        ) from error
 
 
 async def _give_back(hold: Hold, tools: Tools) -> None:
@@ -156,37 +142,24 @@ async def _watch(hold: Hold, launcher: Launcher, ref: str, tools: Tools, log: Ru
     if claim.ref is not None:
         await hold.launched(launcher, ref)
         await launcher.go(ref)
-    after = await answered("last_seq", lambda: tools.queue.last_seq(claim.run.id, claim.attempt, "flow"))
+    after = 0  # of an attempt that we started ourselves
+    if claim.ref is not None:
+        after = await answered("last_seq", lambda: tools.queue.last_seq(claim.run.id, claim.attempt, "flow"))
 
     async def sink(lines: Sequence[LogLine]) -> None:
         await answered("append_logs", lambda: tools.queue.append_logs(claim, lines))
 
+    timeout = claim.registration.timeout
+    if timeout is not None and claim.ref is not None and claim.run.started_at is not None:
+        timeout = max(0.0, timeout - (tools.now() - claim.run.started_at))
     ending: Ending | None = None
-    failure: Exception | None = None
-    async with anyio.create_task_group() as group:
-        group.start_soon(_end_when_asked, hold, launcher, ref, tools, name=f"end of {claim.run.id}")
-        try:
-            ending = await launcher.wait(ref, sink, attempt=claim.attempt, after=after)
-        except Exception as error:  # noqa: BLE001 - raised again outside: a task group would wrap it
-            failure = error
-        group.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    with hold.watched(lambda: launcher.stop(ref, tools.means.grace), timeout):
+        ending = await launcher.wait(ref, sink, attempt=claim.attempt, after=after)
     assert ending is not None
     outcome = judge(ending, hold.why, claim.registration.timeout)
     if outcome.state is State.SUCCEEDED:
         return await with_result(hold, outcome, ending, means=tools.means, tell=log.tell)
     return outcome
-
-
-async def _end_when_asked(hold: Hold, launcher: Launcher, ref: str, tools: Tools) -> None:
-    """Stop the attempt when somebody asks, or when its time limit has passed."""
-    timeout = hold.claim.registration.timeout
-    ran = tools.now() - hold.claim.run.started_at if hold.claim.run.started_at and hold.claim.ref else 0.0
-    with anyio.move_on_after(math.inf if timeout is None else max(0.0, timeout - ran)):
-        await hold.asked_to_end.wait()
-    hold.end(Reason.TIMED_OUT)  # unless there was another reason before
-    await launcher.stop(ref, tools.means.grace)
 
 
 # After it
@@ -202,6 +175,7 @@ async def _report(hold: Hold, outcome: Outcome, tools: Tools, phases: Phases) ->
 async def _finish(hold: Hold, outcome: Outcome, tools: Tools, phases: dict[str, float]) -> None:
     claim = hold.claim
     retry_in = retry_delay(claim, outcome)
+    hold.free()
     finish = answered("finish", lambda: tools.queue.finish(claim, outcome, retry_in=retry_in))
     if await _forgiving(claim, finish):
         hold.retry_in = retry_in

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from flow_agent.model import (
     AgentInfo,
@@ -301,6 +301,18 @@ class Storage(Protocol):
 
         Raises FetchError: ``transient`` if another try can help; names storage and location, never a secret.
         """
+
+
+@runtime_checkable
+class NearStorage(Protocol):
+    """What a storage of this machine may offer beside ``Storage``: fetching together with the other work on the folder
+    of the attempt, which then needs no thread of its own, or none at all."""
+
+    def fetch_here(self, registration: Registration, into: Path, check: Callable[[], object]) -> Fetched:
+        """As ``fetch``, without secrets. Blocks. ``check`` is called between pieces of work; raises to end it."""
+
+    def lies_beside(self, registration: Registration, folder: Path) -> bool:
+        """Whether the payload lies on the disk of ``folder``. Blocks."""
 
 
 class ResultStore(Protocol):

@@ -7,16 +7,17 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import anyio.to_thread
 
-from flow_agent import retry
+from flow_agent import retry, verify, workspace
 from flow_agent.cache import Cache
 from flow_agent.errors import LaunchError, SecretNotFound
 from flow_agent.model import Claim, LaunchSpec, Registration
-from flow_agent.ports import Fetched, Storage
+from flow_agent.ports import Fetched, NearStorage, Storage
+from flow_agent.quick import Check, Quick
 from flow_agent.resolver import Resolver
 
 ALLOWED = frozenset(
@@ -39,6 +40,7 @@ class Means:
     storage: Callable[[Registration], Storage]
     secrets: Resolver = field(default_factory=lambda: Resolver(()))
     cache: Cache = field(default_factory=lambda: Cache(Path(), 0))
+    quick: Quick = field(default_factory=Quick)
     write_for: float = 600.0
     unwritten: Path | None = None
     fetch: retry.Policy = field(default_factory=retry.Policy)
@@ -47,22 +49,54 @@ class Means:
     grace: float = 10.0
     output_limit: int = 1_000_000_000
 
+    @cached_property
+    def inherited(self) -> Mapping[str, str]:
+        """What every attempt finds in its environment."""
+        return attempt_variables(self.env, self.environment)
+
 
 Told = Callable[[str, str], Awaitable[None]]
 """Writes a line into the run's log: level, text."""
 
 
 async def fetch(
-    claim: Claim, folder: Path, means: Means, on_wait: Callable[[int, float, BaseException], Awaitable[None]]
-) -> Fetched:
-    """Fetch and verify the payload of ``claim`` into ``folder``.
+    claim: Claim, root: Path, means: Means, on_wait: Callable[[int, float, BaseException], Awaitable[None]]
+) -> tuple[Path, Fetched]:
+    """Make the folder of ``claim`` below ``root``, and fetch and verify the payload into it.
 
-    Raises FetchError, VerificationError, SecretNotFound, SecretUnavailable.
+    Raises FetchError, VerificationError, SecretNotFound, SecretUnavailable. LaunchError: the folder cannot be made.
     """
     registration = claim.registration
     storage, secrets = means.storage(registration), means.secrets.for_run(registration)
+    if isinstance(storage, NearStorage):
+        here = partial(
+            means.quick.run,
+            (registration.flow, registration.version),
+            partial(_fetched_here, storage, claim, root),
+            partial(storage.lies_beside, registration, root),
+        )
+        return await retry.fetching(means.fetch, here, on_wait)
+    folder = await anyio.to_thread.run_sync(_folder, claim, root)
     call = partial(means.cache.fetch, storage, registration, folder, secrets)
-    return await retry.fetching(means.fetch, call, on_wait)
+    return folder, await retry.fetching(means.fetch, call, on_wait)
+
+
+def _fetched_here(storage: NearStorage, claim: Claim, root: Path, check: Check) -> tuple[Path, Fetched]:
+    folder = _folder(claim, root)
+    found = storage.fetch_here(claim.registration, folder, check)
+    verify.verify(claim.registration, found, folder)
+    return folder, found
+
+
+def _folder(claim: Claim, root: Path) -> Path:
+    try:
+        return workspace.make_spool(root, claim.run.id, claim.number)
+    except OSError as error:
+        raise LaunchError(
+            f"no folder for the attempt could be made in {root}: {error.strerror}",
+            transient=True,
+            hint="free some space there, or see to its permissions",
+        ) from error
 
 
 async def spec(
@@ -88,12 +122,15 @@ async def spec(
         parameters=run.parameters,
         deadline=deadline,
         grace=means.grace,
-        interpreter=await anyio.to_thread.run_sync(_interpreter, registration),
+        interpreter=await _interpreter(registration),
         python=registration.python if registration.kind == "pickle" else None,
         working_dir=config.get("working_dir"),
-        env=attempt_variables(means.env, means.environment)
-        | _configured(config.get("env") or {}, secrets)
-        | {"FLOW_AGENT_RUN_ID": run.id, "FLOW_AGENT_RUN_ATTEMPT": str(claim.attempt)},
+        env={
+            **means.inherited,
+            **_configured(config.get("env") or {}, secrets),
+            "FLOW_AGENT_RUN_ID": run.id,
+            "FLOW_AGENT_RUN_ATTEMPT": str(claim.attempt),
+        },
         secrets=secrets,
         redacted=tuple(secrets.values()),
         output_limit=means.output_limit,
@@ -128,7 +165,14 @@ def _configured(env: Mapping[str, str | Mapping[str, str]], secrets: Mapping[str
     return found
 
 
-def _interpreter(registration: Registration) -> str | None:
+async def _interpreter(registration: Registration) -> str | None:
+    """What ``_other_interpreter`` finds; nearly always our own is wanted, and the disk need not be asked."""
+    if (registration.run_config.get("python") or registration.interpreter or sys.executable) == sys.executable:
+        return None
+    return await anyio.to_thread.run_sync(_other_interpreter, registration)
+
+
+def _other_interpreter(registration: Registration) -> str | None:
     """The interpreter that the run config names, else the one that registered the flow, where it is still there; None:
     it is our own.
 

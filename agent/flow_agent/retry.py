@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -58,17 +59,17 @@ async def fetching(
     async def before_sleep(state: RetryCallState) -> None:
         await on_wait(state.attempt_number, state.upcoming_sleep, _error(state))
 
-    async for attempt in AsyncRetrying(
-        sleep=anyio.sleep,
-        wait=wait,
-        stop=stop_after_attempt(policy.tries) | _would_pass(policy.seconds),
-        retry=retry_if_exception(lambda error: isinstance(error, RunError | StoreError) and error.transient),
-        before_sleep=before_sleep,
-        reraise=True,
-    ):
-        with attempt:
-            return await call()
-    raise AssertionError("unreachable: tenacity returns or raises")
+    def retrying(passed: float) -> AsyncRetrying:
+        return AsyncRetrying(
+            sleep=anyio.sleep,
+            wait=wait,
+            stop=stop_after_attempt(policy.tries) | _would_pass(policy.seconds - passed),
+            retry=retry_if_exception(lambda error: isinstance(error, RunError | StoreError) and error.transient),
+            before_sleep=before_sleep,
+            reraise=True,
+        )
+
+    return await _called(call, retrying)
 
 
 async def storing(
@@ -95,17 +96,17 @@ async def storing(
         full = isinstance(error, OSError) and error.errno in FULL
         return full or (isinstance(error, RunError) and error.transient)
 
-    async for attempt in AsyncRetrying(
-        sleep=anyio.sleep,
-        wait=wait,
-        stop=stop_after_delay(seconds),
-        retry=retry_if_exception(may_pass),
-        before_sleep=before_sleep,
-        reraise=True,
-    ):
-        with attempt:
-            return await call()
-    raise AssertionError("unreachable: tenacity returns or raises")
+    def retrying(passed: float) -> AsyncRetrying:
+        return AsyncRetrying(
+            sleep=anyio.sleep,
+            wait=wait,
+            stop=stop_after_delay(seconds - passed),
+            retry=retry_if_exception(may_pass),
+            before_sleep=before_sleep,
+            reraise=True,
+        )
+
+    return await _called(call, retrying)
 
 
 async def answered(
@@ -122,15 +123,34 @@ async def answered(
     def before_sleep(state: RetryCallState) -> None:
         on_wait(state.upcoming_sleep, _error(state))
 
-    async for attempt in AsyncRetrying(
-        sleep=anyio.sleep,
-        wait=wait_random_exponential(multiplier=0.1, max=10.0),
-        stop=stop_never,
-        retry=retry_if_exception(lambda error: isinstance(error, QueueUnavailable) and not give_up()),
-        before_sleep=before_sleep,
-        reraise=True,
-    ):
+    def retrying(_: float) -> AsyncRetrying:
+        return AsyncRetrying(
+            sleep=anyio.sleep,
+            wait=wait_random_exponential(multiplier=0.1, max=10.0),
+            stop=stop_never,
+            retry=retry_if_exception(lambda error: isinstance(error, QueueUnavailable) and not give_up()),
+            before_sleep=before_sleep,
+            reraise=True,
+        )
+
+    return await _called(call, retrying)
+
+
+async def _called(call: Callable[[], Awaitable[T]], retrying: Callable[[float], AsyncRetrying]) -> T:
+    """The answer of ``call``, tried again as ``retrying`` says, which is given the seconds of the first try.
+
+    That try is bare: nearly all calls need no other, and what tenacity does around each takes 0.1 ms.
+    """
+    began = time.monotonic()
+    try:
+        return await call()
+    except Exception as error:  # noqa: BLE001 - raised again inside, where ``retrying`` decides
+        failed: Exception | None = error
+    async for attempt in retrying(time.monotonic() - began):
         with attempt:
+            if failed is not None:
+                first, failed = failed, None
+                raise first
             return await call()
     raise AssertionError("unreachable: tenacity returns or raises")
 

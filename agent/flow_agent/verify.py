@@ -9,10 +9,17 @@ from flow_agent.errors import VerificationError
 from flow_agent.model import Registration
 from flow_agent.ports import Fetched
 
+SMALL = 65_536
+"""Bytes of a file that is read at once."""
+
 
 def digest_of(path: Path) -> str:
     """SHA-256 (hex) of a file, read in pieces."""
     with path.open("rb") as file:
+        begin = file.read(SMALL)
+        if len(begin) < SMALL:  # what is beyond it takes a buffer four times as large
+            return hashlib.sha256(begin).hexdigest()
+        file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -56,6 +56,7 @@ def launch(launcher: ProcessLauncher, root: Path) -> Launch:
         count += 1
         folder = workspace.make_spool(root, f"run{count}", 1)
         cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
+        (folder / "payload").mkdir()
         try:
             (folder / "payload" / "flow.pickle").write_bytes(cloudpickle.dumps(function))
         finally:

@@ -18,7 +18,8 @@ import pytest
 
 from command import as_nobody
 from flow_agent.errors import ClaimLost, InvalidInput, NotFound, QueueError, QueueTooNew, QueueUnavailable
-from flow_agent.model import Registration, Submission
+from flow_agent.model import AgentInfo, Outcome, Reason, Registration, State, Submission, Verdict
+from flow_agent.queues import rules
 from flow_agent.queues.queries import queries
 from flow_agent.queues.sqlite import connection, failures, migrate, open_queue, wake, writer
 from flow_agent.queues.sqlite.migrate import shipped
@@ -69,6 +70,42 @@ async def until(condition, seconds=10.0):
     with anyio.fail_after(seconds):
         while not condition():
             await anyio.sleep(0.005)
+
+
+# What a session remembers
+
+AGENT = AgentInfo(id="a", name="a", incarnation="1")
+
+
+async def test_what_another_handle_writes_of_a_run_that_is_held_is_seen(queue, url):
+    (run,) = await queue.submit([ADD])
+    (claim,) = await queue.claim(AGENT, 1, "r")
+    async with open_queue(url) as other:
+        await other.cancel(run.id)
+    assert await queue.extend(AGENT, [claim]) == {(run.id, 1): Verdict.CANCEL}
+    async with open_queue(url) as other:
+        await other.finish(claim, Outcome(state=State.CANCELLED, reason=Reason.CANCELLED))
+    with pytest.raises(ClaimLost):
+        await queue.started(claim, "ref")
+
+
+async def test_what_was_rolled_back_is_not_remembered(queue):
+    (run,) = await queue.submit([ADD])
+    (claim,) = await queue.claim(AGENT, 1, "r")
+
+    def fails(store):
+        stored = store.run(run.id)
+        store.save(rules.changed(stored, run=rules.changed(stored.run, ref="never")))
+        raise NotFound("for the test")
+
+    with pytest.raises(NotFound):
+        await queue._writer.run(fails)
+    assert await queue._writer.run(lambda store: store.run(run.id).run) == await queue.get(run.id) == claim.run
+
+
+def test_a_field_that_is_not_there_cannot_be_changed():
+    with pytest.raises(TypeError, match="Outcome has no colour"):
+        rules.changed(Outcome(state=State.FAILED, reason=Reason.RAISED), colour="red")
 
 
 # Files

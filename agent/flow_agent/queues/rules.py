@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from flow_agent.errors import ClaimLost
 from flow_agent.model import (
@@ -19,6 +19,8 @@ from flow_agent.model import (
     State,
 )
 from flow_agent.ports import Leases
+
+T = TypeVar("T")
 
 RELEASED = "released"
 """How a claim ended that was given back; one that was finished has ``fingerprint`` of its outcome."""
@@ -59,9 +61,18 @@ class Stored:
         return self.lease_until is not None and self.run.claim == number
 
 
+def changed(value: T, /, **changes: Any) -> T:
+    """``dataclasses.replace`` for what has neither slots nor ``__post_init__``: 1 us instead of 8, ten times a run."""
+    new = object.__new__(type(value))
+    new.__dict__.update(value.__dict__, **changes)
+    if len(new.__dict__) != len(value.__dict__):
+        raise TypeError(f"{type(value).__name__} has no {min(changes.keys() - value.__dict__.keys())}")
+    return new
+
+
 def fingerprint(outcome: Outcome) -> str:
     """What tells a repeated ``finish`` from another one."""
-    text = json.dumps(asdict(outcome), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(vars(outcome), sort_keys=True, separators=(",", ":"), default=dict)
     return "finished " + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -82,9 +93,9 @@ def check_current(stored: Stored, claim: Claim) -> None:
 def held(stored: Stored, agent: AgentInfo, moment: Moment) -> Stored:
     """Held by ``agent`` under a new claim number."""
     run = stored.run
-    return replace(
+    return changed(
         extended(stored, moment),
-        run=replace(run, claim=run.claim + 1, agent=agent.name),
+        run=changed(run, claim=run.claim + 1, agent=agent.name),
         agent_id=agent.id,
         incarnation=agent.incarnation,
     )
@@ -93,18 +104,18 @@ def held(stored: Stored, agent: AgentInfo, moment: Moment) -> Stored:
 def claimed(stored: Stored, agent: AgentInfo, moment: Moment) -> Stored:
     """Won by ``agent``; user code has not started."""
     launcher = stored.asked or agent.default_launcher
-    run = replace(stored.run, state=State.CLAIMED, claimed_at=moment.now, launcher=launcher)
-    return held(replace(stored, run=run), agent, moment)
+    run = changed(stored.run, state=State.CLAIMED, claimed_at=moment.now, launcher=launcher)
+    return held(changed(stored, run=run), agent, moment)
 
 
 def extended(stored: Stored, moment: Moment) -> Stored:
     """Held from now on for as long as a run in its state is."""
-    return replace(stored, lease_until=moment.monotonic + moment.lease(stored.run.state), lease_boot=moment.boot)
+    return changed(stored, lease_until=moment.monotonic + moment.lease(stored.run.state), lease_boot=moment.boot)
 
 
 def started(stored: Stored, claim: Claim, moment: Moment, *, ref: str, revision: str | None, scope: str) -> Stored:
     """Running. What the last attempt left as reason and detail is its own affair now."""
-    run = replace(
+    run = changed(
         stored.run,
         state=State.RUNNING,
         attempt=claim.attempt,
@@ -117,14 +128,14 @@ def started(stored: Stored, claim: Claim, moment: Moment, *, ref: str, revision:
         exit_code=None,
         released_since=None,
     )
-    return extended(replace(stored, run=run, scope=scope), moment)
+    return extended(changed(stored, run=run, scope=scope), moment)
 
 
 def let_go(stored: Stored, **changes: Any) -> Stored:
     """Held by nobody, and its run changed by ``changes``."""
-    return replace(
+    return changed(
         stored,
-        run=replace(stored.run, **changes),
+        run=changed(stored.run, **changes),
         agent_id="",
         incarnation="",
         lease_until=None,
@@ -139,7 +150,7 @@ def waiting(stored: Stored, moment: Moment, delay: float, **changes: Any) -> Sto
         when = {"state": State.SCHEDULED, "due_at": moment.now + delay}
     cleared = dict.fromkeys(("claimed_at", "started_at", "agent", "ref", "revision"))
     again = let_go(stored, **cleared, **when, launcher=stored.asked, **changes)
-    return replace(again, scope="")
+    return changed(again, scope="")
 
 
 def ended(stored: Stored, moment: Moment, outcome: Outcome) -> Stored:
@@ -196,7 +207,7 @@ def lost_before_start(stored: Stored, moment: Moment) -> Stored:
         return waiting(stored, moment, 0, losses=losses, detail=detail)
     detail = f"its agent was lost {losses} times in a row before the flow started, {agent!r} the last time"
     outcome = Outcome(state=State.FAILED, reason=Reason.AGENT_ERROR, detail=detail)
-    return ended(replace(stored, run=replace(stored.run, losses=losses)), moment, outcome)
+    return ended(changed(stored, run=changed(stored.run, losses=losses)), moment, outcome)
 
 
 def lost(stored: Stored, registration: Registration, moment: Moment) -> tuple[Stored, Outcome | None]:

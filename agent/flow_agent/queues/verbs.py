@@ -48,17 +48,16 @@ def register(store: Store, registrations: Sequence[Registration], moment: Moment
 
 def registration_of(store: Store, flow: str, version: int | None) -> Registration:
     """See ``Queue.registration``."""
+    if version is not None and (found := store.registration(flow, version)) is not None:
+        return found
     newest = store.newest(flow)
     if newest is None:
         near = difflib.get_close_matches(flow, store.flow_names(), n=1, cutoff=0)
         known = f"the nearest known one is {near[0]!r}" if near else "the queue knows no flow yet"
         raise NotFound(f"flow {flow!r} is not registered; {known}", hint="register it with `flow-agent register FILE`")
-    if version is None or version == newest.version:
+    if version is None:
         return newest
-    found = store.registration(flow, version)
-    if found is None:
-        raise NotFound(f"flow {flow!r} has no version {version}; its newest is {newest.version}")
-    return found
+    raise NotFound(f"flow {flow!r} has no version {version}; its newest is {newest.version}")
 
 
 # Runs

@@ -6,6 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from flow_agent.flow import Described, Flow
     from flow_agent.model import Json, Registration
     from flow_agent.ports import Fetched, SecretResolver
+
+
+@lru_cache(maxsize=64)  # inspecting takes 0.2 ms, and each run asks for its storage
+def _arguments(kind: type) -> frozenset[str]:
+    """The names of what the constructor takes."""
+    return frozenset(signature(kind).parameters)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +140,7 @@ class Storage(ABC):
     @classmethod
     def from_description(cls, data: Mapping[str, Json]) -> Self:
         """What ``describe`` gave; options of a newer program are left out."""
-        known = signature(cls).parameters
+        known = _arguments(cls)
         return cls(**{name: value for name, value in data.items() if name in known})
 
     # What a subclass writes

@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -190,13 +189,14 @@ class Local(Storage):
         """See :meth:`flow_agent.ports.Storage.fetch`; needs no secret."""
         from anyio import from_thread, to_thread
 
+        return await to_thread.run_sync(self.fetch_here, registration, into, from_thread.check_cancelled)
+
+    def fetch_here(self, registration: Registration, into: Path, check: payload.Check) -> Fetched:
+        """See :meth:`flow_agent.ports.NearStorage.fetch_here`."""
         from flow_agent.errors import FetchError
 
-        location = registration.location
-        place = Path(location.get("root") or location["path"])
         try:
-            work = partial(self._fetch, registration, into, from_thread.check_cancelled)
-            return await to_thread.run_sync(work)
+            return self._fetch(registration, into, check)
         except payload.Refused as error:
             raise FetchError(f"flow {registration.flow!r}: {error}", transient=False) from error
         except PermissionError as error:
@@ -206,7 +206,13 @@ class Local(Storage):
                 hint="let that user read it, or start the agent as the one who registered the flow",
             ) from error
         except OSError as error:
+            place = registration.location.get("root") or registration.location["path"]
             raise FetchError(f"flow {registration.flow!r}: copying {place} failed: {error}", transient=True) from error
+
+    def lies_beside(self, registration: Registration, folder: Path) -> bool:
+        """See :meth:`flow_agent.ports.NearStorage.lies_beside`."""
+        place = Path(registration.location.get("root") or registration.location["path"])
+        return place.stat().st_dev == folder.stat().st_dev
 
     def _fetch(self, registration: Registration, into: Path, check: payload.Check) -> Fetched:
         from flow_agent.ports import Fetched
@@ -215,13 +221,17 @@ class Local(Storage):
         source = Path(location["path"])
         if not source.exists():
             raise self._gone(registration, source)
-        # What an earlier try left, if it was cut short.
-        (into / "flow.pickle").unlink(missing_ok=True)
-        shutil.rmtree(into / "payload", ignore_errors=True)
+        # An earlier try that was cut short may have left something at the target.
         if registration.kind == "pickle":
-            digest, _ = payload.copy_file(source, into / "flow.pickle", check)
+            target = into / "flow.pickle"
+            try:
+                digest, _ = payload.copy_file(source, target, check)
+            except FileExistsError:
+                target.unlink()
+                digest, _ = payload.copy_file(source, target, check)
             return Fetched(payload={"kind": "pickle", "path": "flow.pickle"}, revision=digest, digest=digest)
         folder = into / "payload"
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         if location.get("root"):
             digest, _ = payload.copy_folder(Path(location["root"]), folder, check)

@@ -78,10 +78,11 @@ def copy_file(source: Path, target: Path, check: Check, *, follow: bool = True) 
     Raises OSError: it cannot be read or written. Refused: it is no file.
     """
     with open_file(source, follow=follow) as file, target.open("xb") as copy:
-        read = Hashed(file, check)
-        while chunk := read.read(_CHUNK):
+        read, status = Hashed(file, check), os.fstat(file.fileno())
+        piece = min(_CHUNK, max(status.st_size + 1, 4096))  # a buffer of a megabyte costs more than a small file
+        while chunk := read.read(piece):
             copy.write(chunk)
-        if os.fstat(file.fileno()).st_mode & stat.S_IXUSR:
+        if status.st_mode & stat.S_IXUSR:
             target.chmod(0o700)
     return read.digest, read.size
 

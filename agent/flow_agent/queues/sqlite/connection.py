@@ -110,14 +110,25 @@ class Database:
     def writer(self, session: Session | None) -> Session:
         """``session`` if it is still good to write with, else a new one; the caller holds the lock."""
         self._writing = session = self._renewed(session)
-        # A newer program may have migrated the file since it was opened.
-        if session.connection.execute("pragma user_version").fetchone()[0] > self._newest:
-            session.close()
+        return session
+
+    def begin(self, session: Session) -> None:
+        """Begin a transaction that writes; what the session remembers is dropped if somebody else has written.
+
+        Raises QueueTooNew: a newer program has migrated the file since it was opened.
+        """
+        connection = session.connection
+        connection.execute("begin immediate")
+        version = connection.execute("pragma data_version").fetchone()[0]
+        if version == session.data_version:
+            return
+        session.forget()
+        if connection.execute("pragma user_version").fetchone()[0] > self._newest:
             raise QueueTooNew(
                 f"{self.path} was migrated by a newer flow-agent while it was open; this is {__version__}",
                 hint=f"upgrade this one: pip install --upgrade {DISTRIBUTION}",
             )
-        return session
+        session.data_version = version
 
     def reader(self, session: Session | None) -> Session:
         """``session`` if it still reads the file at the path, else a new one."""

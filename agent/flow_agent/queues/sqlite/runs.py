@@ -14,6 +14,9 @@ from flow_agent.queues.rules import Stored
 from flow_agent.queues.sqlite.rows import changing_columns, label_text, new_columns, packed, stored_run
 from flow_agent.queues.sqlite.statements import Statements
 
+HELD = 1_024
+"""Runs that are held whose last state the writing connection keeps."""
+
 _AFTER_ALL = "{"
 """Greater than every id."""
 
@@ -23,15 +26,17 @@ class Runs(Statements):
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         super().__init__(connection)
-        self.forget_sets()
+        self.forget()
 
-    # Requirement sets
-
-    def forget_sets(self) -> None:
-        """Drop what is known of the requirement sets."""
+    def forget(self) -> None:
+        """Drop what is known of the file's content: it was rolled back, or somebody else has written."""
+        super().forget()
+        self._held: dict[str, Stored] = {}
         self._sets: list[tuple[int, frozenset[str], str | None]] = []
         self._set_ids: dict[tuple[str, str], int] = {}
         self._served: dict[str, tuple[object, int, list[int]]] = {}
+
+    # Requirement sets
 
     def _set_id(self, run: Run) -> int:
         wanted = (label_text(run.labels), run.launcher or "")
@@ -59,6 +64,9 @@ class Runs(Statements):
     # Runs
 
     def run(self, run_id: str) -> Stored | None:
+        # An agent says four things of each run that it holds: what was saved last need not be read and parsed again.
+        if (held := self._held.get(run_id)) is not None:
+            return held
         row = self._run("run", id=run_id).fetchone()
         return stored_run(row) if row else None
 
@@ -84,3 +92,9 @@ class Runs(Statements):
 
     def save(self, stored: Stored) -> None:
         self._run("save_run", **changing_columns(stored))
+        if stored.lease_until is None:
+            self._held.pop(stored.run.id, None)
+        else:
+            if len(self._held) >= HELD:
+                self._held.clear()
+            self._held[stored.run.id] = stored

@@ -18,6 +18,8 @@ class Session(Flows, Claims, Logs, Agents):
         self.connection = connection
         self.inode = inode
         self.closed = False
+        self.data_version: int | None = None
+        """What SQLite says of the content when it was last looked at; it changes with each commit of others."""
         self.companions: dict[str, tuple[int, int] | None] = {}
         """The -wal and -shm files that were opened with it, by path."""
 

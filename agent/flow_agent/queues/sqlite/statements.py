@@ -16,6 +16,9 @@ class Statements:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
+    def forget(self) -> None:
+        """Drop what is known of the file's content."""
+
     def _run(self, name: str, **parameters: Any) -> sqlite3.Cursor:
         return self._connection.execute(SQL[name], parameters)
 

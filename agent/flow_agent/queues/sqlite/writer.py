@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import anyio
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from flow_agent.errors import QueueUnavailable
 from flow_agent.queues.sqlite.connection import Database
@@ -115,6 +115,8 @@ class Writer:
         try:
             # Shielded, since the others in this turn need their answers, whatever becomes of this caller.
             with anyio.move_on_after(self._patience, shield=True):
+                # Who is ready now comes along: the end of one run, and the claim of the next.
+                await checkpoint()
                 try:
                     await anyio.to_thread.run_sync(self._work, turn, abandon_on_cancel=True, limiter=self._limiter)
                     failure = None
@@ -170,12 +172,12 @@ class Writer:
         connection = session.connection
         answers: list[tuple[Any, BaseException | None]] = []
         try:
-            connection.execute("begin immediate")
+            self._database.begin(session)
             for job in turn.batch:
                 answers.append(self._step(session, job))
             connection.execute("commit")
         except BaseException:
-            session.forget_sets()
+            session.forget()
             if connection.in_transaction:
                 connection.execute("rollback")
             raise
@@ -190,7 +192,7 @@ class Writer:
         except Exception as error:
             if isinstance(error, sqlite3.Error) and not isinstance(error, _OWN_FAULT):
                 raise
-            session.forget_sets()
+            session.forget()
             connection.execute("rollback to step")
             connection.execute("release step")
             return None, error
