@@ -39,8 +39,11 @@ class StoreQueue(ABC):
         """The answer of ``operation`` on one state of the store."""
 
     @abstractmethod
-    async def _write(self, operation: Callable[[Store], T], *, poke: bool = False) -> T:
-        """The answer of ``operation``, once what it changed is safe; then wake agents if ``poke``."""
+    async def _write(self, operation: Callable[[Store], T], *, poke: bool = False, lasting: bool = True) -> T:
+        """The answer of ``operation``, once what it changed is safe; then wake agents if ``poke``.
+
+        ``lasting``: safe means that it survives a power cut; else the end of this program.
+        """
 
     @abstractmethod
     async def wait(self, seconds: float) -> None:
@@ -93,7 +96,10 @@ class StoreQueue(ABC):
 
     async def claim(self, agent: AgentInfo, limit: int, request_id: str) -> list[Claim]:
         """See ``Queue.claim``."""
-        return await self._write(lambda store: verbs.claim(store, agent, limit, request_id, self._moment()))
+        # Before it is started, a claim that a power cut takes away is one that nobody won.
+        return await self._write(
+            lambda store: verbs.claim(store, agent, limit, request_id, self._moment()), lasting=False
+        )
 
     async def started(self, claim: Claim, ref: str, *, revision: str | None = None, scope: str = "") -> None:
         """See ``Queue.started``."""
@@ -103,7 +109,7 @@ class StoreQueue(ABC):
 
     async def extend(self, agent: AgentInfo, claims: Collection[Claim]) -> dict[tuple[str, int], Verdict]:
         """See ``Queue.extend``."""
-        return await self._write(lambda store: verbs.extend(store, agent, claims, self._moment()))
+        return await self._write(lambda store: verbs.extend(store, agent, claims, self._moment()), lasting=False)
 
     async def finish(self, claim: Claim, outcome: Outcome, *, retry_in: float | None = None) -> Run:
         """See ``Queue.finish``."""

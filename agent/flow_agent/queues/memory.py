@@ -202,7 +202,7 @@ class MemoryQueue(StoreQueue):
         await checkpoint()
         return operation(self._store)
 
-    async def _write(self, operation: Callable[[Store], T], *, poke: bool = False) -> T:
+    async def _write(self, operation: Callable[[Store], T], *, poke: bool = False, lasting: bool = True) -> T:  # noqa: ARG002
         await checkpoint()
         # Without an await in between nobody sees half of it; the verbs check before they change anything.
         answer = operation(self._store)

@@ -36,8 +36,8 @@ class SqliteQueue(StoreQueue):
     async def _read(self, operation: Callable[[Store], T]) -> T:
         return await self._reader.run(operation)
 
-    async def _write(self, operation: Callable[[Store], T], *, poke: bool = False) -> T:
-        return await self._writer.run(operation, poke=poke)
+    async def _write(self, operation: Callable[[Store], T], *, poke: bool = False, lasting: bool = True) -> T:
+        return await self._writer.run(operation, poke=poke, lasting=lasting)
 
     async def wait(self, seconds: float) -> None:
         """See ``Queue.wait``."""

@@ -18,6 +18,8 @@ from flow_agent.queues.sqlite.session import Session
 from flow_agent.version import DISTRIBUTION, __version__
 
 _SYNCHRONOUS = ("full", "normal")
+_FOREIGN = 5_000
+"""Milliseconds to wait for a program that writes without our lock."""
 _WAL_KEPT = 64 * 2**20
 """Bytes to which the -wal file shrinks again after it has grown."""
 
@@ -91,14 +93,13 @@ class Database:
         connection = sqlite3.connect(
             f"{self.path.as_uri()}?mode=rw",
             uri=True,
-            timeout=5.0,  # only foreign tools write without our lock
+            timeout=_FOREIGN / 1000,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,
         )
         connection.row_factory = sqlite3.Row
         try:
-            connection.execute(f"pragma synchronous = {self._synchronous}")
             connection.execute(f"pragma journal_size_limit = {_WAL_KEPT}")
             if self._max_page_count:
                 connection.execute(f"pragma max_page_count = {self._max_page_count}")
@@ -112,16 +113,28 @@ class Database:
         self._writing = session = self._renewed(session)
         return session
 
-    def begin(self, session: Session) -> None:
+    def begin(self, session: Session, *, lasting: bool, wait: bool) -> bool:
         """Begin a transaction that writes; what the session remembers is dropped if somebody else has written.
+
+        ``lasting``: its commit waits for the disk, if the settings say so. ``wait``: a program that does not know our
+        lock is waited for; else False comes back where one is in the way.
 
         Raises QueueTooNew: a newer program has migrated the file since it was opened.
         """
         connection = session.connection
-        connection.execute("begin immediate")
+        if (level := self._synchronous if lasting else "normal") != session.synchronous:
+            connection.execute(f"pragma synchronous = {level}")
+            session.synchronous = level
+        try:
+            connection.execute(f"pragma busy_timeout = {_FOREIGN if wait else 0}")
+            connection.execute("begin immediate")
+        except sqlite3.OperationalError:
+            if wait:
+                raise
+            return False
         version = connection.execute("pragma data_version").fetchone()[0]
         if version == session.data_version:
-            return
+            return True
         session.forget()
         if connection.execute("pragma user_version").fetchone()[0] > self._newest:
             raise QueueTooNew(
@@ -129,6 +142,7 @@ class Database:
                 hint=f"upgrade this one: pip install --upgrade {DISTRIBUTION}",
             )
         session.data_version = version
+        return True
 
     def reader(self, session: Session | None) -> Session:
         """``session`` if it still reads the file at the path, else a new one."""
@@ -189,12 +203,19 @@ class Database:
         return status.st_dev, status.st_ino
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the lock of all writers, fair between processes: the system serves who waits longest."""
+    def locked(self, *, wait: bool = True) -> Iterator[bool]:
+        """Hold the lock of all writers, fair between processes: the system serves who waits longest.
+
+        Gives whether we hold it: without ``wait`` somebody else may.
+        """
         lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
         finally:
             os.close(lock)
 

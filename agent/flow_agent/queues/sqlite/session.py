@@ -18,6 +18,8 @@ class Session(Flows, Claims, Logs, Agents):
         self.connection = connection
         self.inode = inode
         self.closed = False
+        self.synchronous = ""
+        """How its commits wait for the disk; empty until the first one."""
         self.data_version: int | None = None
         """What SQLite says of the content when it was last looked at; it changes with each commit of others."""
         self.companions: dict[str, tuple[int, int] | None] = {}
