@@ -33,6 +33,8 @@ from flow_agent.model import AgentInfo, Claim, Reason, Verdict
 
 FASTEST_EXTEND = 0.2
 """Seconds between two extensions that pokes asked for: a burst of submits must not become one of writes."""
+CLAIM_FIRST = 0.05
+"""Seconds for which a listener that was woken leaves the queue to the claim."""
 OVERDUE = 0.02
 """Seconds until the next look when a run is due already and the claim that promotes it is on its way."""
 
@@ -61,6 +63,7 @@ class Agent:
         self._executed = 0
         self._draining = self._forced = False
         self._changed = anyio.Event()
+        self._claimed = anyio.Event()
         self._extend_now = anyio.Event()
         self._drained = anyio.Event()
 
@@ -122,7 +125,10 @@ class Agent:
                 events.queue_unavailable("wait", self._pace.poll, error)
                 await anyio.sleep(self._pace.poll)
             self._extend_now.set()
+            self._claimed = anyio.Event()
             self._change()
+            with anyio.move_on_after(CLAIM_FIRST):  # looking for what is due would slow it down
+                await self._claimed.wait()
 
     async def _quiet_time(self) -> float:
         """Seconds for which nothing is expected: the jittered poll, or less if a run becomes due before."""
@@ -217,15 +223,13 @@ class Agent:
             changed = self._changed
             free = self._info.limit - sum(not hold.over for hold in self._holds.values())
             claims = await self._claim(free) if free > 0 else []
+            self._claimed.set()
             for claim, before in claims:
                 events.run_claimed(claim)
                 self._start(runs, claim, before)
-            if claims or free <= 0:
-                await self._changed_since(changed, math.inf if free <= len(claims) else 0.0)
-            elif self._until_empty and await self._nothing_left():
+            if not claims and free > 0 and self._until_empty and await self._nothing_left():
                 return
-            else:
-                await self._changed_since(changed, math.inf)
+            await changed.wait()  # what was submitted since the claim has set it
         await self._wait_for_the_rest(runs)
 
     async def _claim(self, free: int) -> list[tuple[Claim, float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import anyio
 import click
 
@@ -11,6 +13,8 @@ from flow_agent.cli.options import options
 from flow_agent.launchers.linux import hide_memory
 from flow_agent.settings import Settings
 
+SWITCH = 0.0005
+"""Seconds after which a thread lets another one go on; the 5 ms of Python are longer than an attempt takes to start."""
 LAST_LINES = 2.0
 """Seconds that the end of the log may wait for a slow reader."""
 
@@ -33,6 +37,7 @@ def start(settings: Settings, until_empty: bool) -> int:
     """
     events.configure(style=settings.log.format, level=settings.log.level)
     hide_memory()  # it holds the secrets of every run
+    sys.setswitchinterval(SWITCH)
     try:
         return anyio.run(_start, settings, until_empty)
     finally:
