@@ -35,8 +35,8 @@ class StoreQueue(ABC):
         self._clock = clock
 
     @abstractmethod
-    async def _read(self, operation: Callable[[Store], T]) -> T:
-        """The answer of ``operation`` on one state of the store."""
+    async def _read(self, operation: Callable[[Store], T], *, short: bool = False) -> T:
+        """The answer of ``operation`` on one state of the store; ``short``: it only looks into an index."""
 
     @abstractmethod
     async def _write(self, operation: Callable[[Store], T], *, poke: bool = False, lasting: bool = True) -> T:
@@ -163,4 +163,4 @@ class StoreQueue(ABC):
 
     async def next_due(self) -> float | None:
         """See ``Queue.next_due``."""
-        return await self._read(lambda store: store.next_due())
+        return await self._read(lambda store: store.next_due(), short=True)

@@ -198,7 +198,7 @@ class MemoryQueue(StoreQueue):
         self._store = store
         self._news = anyio.Event()
 
-    async def _read(self, operation: Callable[[Store], T]) -> T:
+    async def _read(self, operation: Callable[[Store], T], *, short: bool = False) -> T:  # noqa: ARG002
         await checkpoint()
         return operation(self._store)
 

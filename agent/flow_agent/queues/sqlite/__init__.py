@@ -33,8 +33,8 @@ class SqliteQueue(StoreQueue):
         self._writer = Writer(database, lambda: wake.poke(folder))
         self._reader = Reader(database)
 
-    async def _read(self, operation: Callable[[Store], T]) -> T:
-        return await self._reader.run(operation)
+    async def _read(self, operation: Callable[[Store], T], *, short: bool = False) -> T:
+        return await self._reader.run(operation, short=short)
 
     async def _write(self, operation: Callable[[Store], T], *, poke: bool = False, lasting: bool = True) -> T:
         return await self._writer.run(operation, poke=poke, lasting=lasting)

@@ -18,7 +18,7 @@ from flow_agent.queues.sqlite.session import Session
 from flow_agent.version import DISTRIBUTION, __version__
 
 _SYNCHRONOUS = ("full", "normal")
-_FOREIGN = 5_000
+FOREIGN = 5_000
 """Milliseconds to wait for a program that writes without our lock."""
 _WAL_KEPT = 64 * 2**20
 """Bytes to which the -wal file shrinks again after it has grown."""
@@ -93,7 +93,7 @@ class Database:
         connection = sqlite3.connect(
             f"{self.path.as_uri()}?mode=rw",
             uri=True,
-            timeout=_FOREIGN / 1000,
+            timeout=FOREIGN / 1000,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,
@@ -126,7 +126,7 @@ class Database:
             connection.execute(f"pragma synchronous = {level}")
             session.synchronous = level
         try:
-            connection.execute(f"pragma busy_timeout = {_FOREIGN if wait else 0}")
+            connection.execute(f"pragma busy_timeout = {FOREIGN if wait else 0}")
             connection.execute("begin immediate")
         except sqlite3.OperationalError:
             if wait:
