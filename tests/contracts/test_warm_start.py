@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -421,6 +422,20 @@ async def test_ends_are_told_apart(tmp_path: Path) -> None:
             ending = await attempt.end()
             assert (ending.code, ending.signal, ending.receipt, ending.memory) == (*expected, None, None)
             assert ending.tail == "last words"
+
+
+async def test_what_is_said_too_late_to_one_attempt_does_not_reach_the_next(tmp_path: Path) -> None:
+    async with attempts(tmp_path, ahead=1) as launch:
+        seen = set()
+        for _ in range(6):
+            attempt = await launch(prints_and_returns)
+            seen.add(launch.keeper(attempt)["pid"])
+            await attempt.end()
+            await launch.launcher.extend(attempt.ref, time.monotonic() - 10)  # a lease that was extended meanwhile
+            await launch.launcher.stop(attempt.ref, 0)
+            await launch.launcher.remove(attempt.ref)
+        assert len(seen) < 6, "no keeper was used again, so this shows nothing"
+        assert await launch.value(prints_and_returns) == {"x": 1}
 
 
 async def test_many_at_once_all_end(tmp_path: Path) -> None:

@@ -61,11 +61,10 @@ class Keeper:
             if attempt is None:
                 return True
             self._hello(attempt)
-            lines = self._orders()
-            if not lines:
+            orders, early = self._orders()
+            if orders is None:
                 return False  # its attempt dies with us
-            orders = json.loads(lines[0])
-            if self._kept(orders, attempt, lines[1:]):
+            if self._kept(orders, attempt, early):
                 return False
         return False
 
@@ -78,25 +77,28 @@ class Keeper:
         with contextlib.suppress(OSError):  # nobody listens any more
             self._daemon.send(json.dumps(message).encode() + b"\n")
 
-    def _orders(self) -> list[bytes]:
-        """The orders and what came behind them; nothing if none will come, or the parked attempt is gone."""
+    def _orders(self) -> tuple[dict[str, Any] | None, list[bytes]]:
+        """The orders and what came behind them; none if none will come, or the parked attempt is gone."""
         while not self._stopped:
             ready, _, _ = select.select([self._daemon.fileno(), self._wake], [], [])
             if self._wake in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, CHUNK)
                 if os.waitpid(-1, os.WNOHANG)[0]:
-                    return []
+                    return None, []
             if self._daemon.fileno() in ready:
                 try:
                     data = self._daemon.recv(CHUNK)
                 except BlockingIOError:
                     continue
                 if not data:
-                    return []
-                if lines := self._said.feed(data):
-                    return lines
-        return []
+                    return None, []
+                lines = self._said.feed(data)
+                for number, line in enumerate(lines):
+                    # What comes before orders was meant for the attempt before, which has ended meanwhile.
+                    if (orders := json.loads(line).get("orders")) is not None:
+                        return orders, lines[number + 1 :]
+        return None, []
 
     def _kept(self, orders: dict[str, Any], attempt: Attempt, early: list[bytes]) -> bool:
         """Keep ``attempt`` to its end; whether it is the last one."""

@@ -90,13 +90,13 @@ class Parked:
         except OSError:
             return False
 
-    async def order(self, **orders: Any) -> None:
-        """Write one line, however long.
+    async def order(self, orders: Mapping[str, Any]) -> None:
+        """Give it the orders of one attempt.
 
         Raises OSError: it is gone.
         """
         self.hello = None
-        data = memoryview(json.dumps(orders).encode() + b"\n")
+        data = memoryview(json.dumps({"orders": orders}).encode() + b"\n")
         while data:
             try:
                 data = data[self._end.send(data) :]

@@ -75,7 +75,7 @@ class ProcessLauncher:
         parked = await self._nursery.take(wanted, "pickle" if spec.payload["kind"] == "pickle" else "other")
         self._keepers[folder.name] = wanted, parked, not (spec.redacted or spec.secrets)
         write_json(folder / KEEPER, parked.hello)
-        await parked.order(**_orders(spec))
+        await parked.order(_orders(spec))
 
     async def _undo(self, ref: str) -> None:
         with anyio.move_on_after(HUNG * 2, shield=True):
