@@ -42,6 +42,7 @@ class Attempts:
         """An attempt of ``function``; ``options`` are those of a launch spec."""
         self._count += 1
         folder = workspace.make_spool(self.root, f"run{self._count}", 1)
+        (folder / "payload").mkdir()
         module = sys.modules[function.__module__]
         cloudpickle.register_pickle_by_value(module)
         try:

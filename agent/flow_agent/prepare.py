@@ -50,7 +50,7 @@ class Means:
     output_limit: int = 1_000_000_000
 
     @cached_property
-    def inherited(self) -> Mapping[str, str]:
+    def variables(self) -> Mapping[str, str]:
         """What every attempt finds in its environment."""
         return attempt_variables(self.env, self.environment)
 
@@ -126,7 +126,7 @@ async def spec(
         python=registration.python if registration.kind == "pickle" else None,
         working_dir=config.get("working_dir"),
         env={
-            **means.inherited,
+            **means.variables,
             **_configured(config.get("env") or {}, secrets),
             "FLOW_AGENT_RUN_ID": run.id,
             "FLOW_AGENT_RUN_ATTEMPT": str(claim.attempt),

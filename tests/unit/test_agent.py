@@ -227,6 +227,34 @@ async def test_it_never_holds_more_runs_than_its_limit(world: World) -> None:
     assert {run.state for run in await world.plain.runs()} == {State.SUCCEEDED}
 
 
+async def test_the_slot_of_what_has_ended_is_free_while_its_end_is_written(world: World) -> None:
+    async def slow(*args: Any, **kwargs: Any) -> Run:
+        await anyio.sleep(10)
+        return await world.plain.finish(*args, **kwargs)
+
+    world.queue.finish = slow
+    await world.register()
+    await world.submit(2)
+    await world.agent(limit=1, until_empty=True).serve(signals=False)
+    assert world.launcher.times("create")[1] - world.launcher.times("ended")[0] < 1
+    assert {run.state for run in await world.plain.runs()} == {State.SUCCEEDED}
+
+
+async def test_an_attempt_that_cannot_be_stopped_is_reported_as_a_fault_of_ours(world: World, script: Script) -> None:
+    async def broken(ref: str, grace: float) -> None:
+        if grace:
+            raise RuntimeError("no answer")
+
+    script.seconds = math.inf
+    world.launcher.stop = broken
+    await world.register(timeout=5.0)
+    (run,) = await world.submit()
+    async with world.serving(world.agent()):
+        run = await world.ended(run)
+    assert (run.state, run.reason) == (State.FAILED, Reason.AGENT_ERROR)
+    assert "no answer" in run.detail
+
+
 async def test_user_code_runs_only_after_started_was_written(world: World) -> None:
     await world.register()
     (run,) = await world.submit()

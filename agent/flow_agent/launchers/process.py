@@ -130,7 +130,8 @@ class ProcessLauncher:
             wanted, parked, again = kept
             await self._nursery.give_back(wanted, parked, again=again)
         self._news.pop(ref, None)
-        await anyio.to_thread.run_sync(workspace.remove, self._root / ref)
+        if not workspace.remove_if_small(self._root / ref):
+            await anyio.to_thread.run_sync(workspace.remove, self._root / ref)
 
     async def adopt(self, refs: Collection[str]) -> None:
         """End and remove what an earlier life left below the root, but for ``refs``, which go on."""
