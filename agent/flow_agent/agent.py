@@ -56,7 +56,7 @@ class Agent:
 
     def __init__(self, info: AgentInfo, tools: Tools, pace: Pace, *, until_empty: bool = False) -> None:
         self._info, self._pace, self._until_empty = info, pace, until_empty
-        self.health = Health()
+        self.health = Health(tools.now)
         self.health.on_back = lambda: self._extend_now.set()  # noqa: PLW0108 - that event is replaced
         self._tools = replace(tools, queue=watched(tools.queue, self.health))
         self._holds: dict[int, Hold] = {}
@@ -275,7 +275,7 @@ class Agent:
     async def _wait_for_the_rest(self, runs: anyio.abc.TaskGroup) -> None:
         """After a drain: wait for what runs, or, once forced, for no longer than its end may take."""
         info = replace(self._info, running=len(self._holds), draining=True)
-        await self._say(lambda: self._tools.queue.announce(info))
+        runs.start_soon(self._say, lambda: self._tools.queue.announce(info), name="announce")
         while self._holds and not self._forced:
             await self._changed_since(self._changed, math.inf)
         with anyio.move_on_after(self._tools.means.grace + self._pace.last_words):
@@ -285,8 +285,9 @@ class Agent:
 
     async def _say(self, words: Callable[[], Awaitable[None]]) -> None:
         """Tell the queue, if it listens: nothing depends on it."""
-        with contextlib.suppress(QueueUnavailable):
-            await words()
+        if self.health.away() is None:
+            with contextlib.suppress(QueueUnavailable):
+                await words()
 
     def _change(self) -> None:
         changed, self._changed = self._changed, anyio.Event()

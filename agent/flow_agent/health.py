@@ -14,8 +14,9 @@ from flow_agent import events
 from flow_agent.errors import QueueUnavailable
 from flow_agent.ports import Queue
 
-WRITES = frozenset({"announce", "append_logs", "claim", "extend", "finish", "reap", "release", "started", "take_over"})
-"""Verbs whose answers tell that the queue works. One whose disk is full, or that is locked, still lets us read."""
+WRITES = frozenset({"announce", "append_logs", "claim", "extend", "finish", "release", "started", "take_over"})
+"""Verbs whose answers tell that the queue works: those that write, since one whose disk is full, or that is locked,
+still lets us read, and that are repeated until they have an answer."""
 SLOW = 5.0
 """Seconds after which a call that has no answer yet counts as one that has none."""
 FORGOTTEN = 60.0

@@ -65,6 +65,14 @@ def moved_away(path: Path) -> QueueUnavailable:
     )
 
 
+def no_answer(path: Path, seconds: float) -> QueueUnavailable:
+    """Nothing came for so long."""
+    return QueueUnavailable(
+        f"the queue file {path} did not answer for {seconds:g} seconds",
+        hint="another program may hold its .lock file, or the disk may stand still",
+    )
+
+
 def from_sqlite(error: sqlite3.Error, path: Path) -> FlowAgentError:
     """The error to raise for one of SQLite's."""
     name: str = getattr(error, "sqlite_errorname", "") or ""
