@@ -26,9 +26,10 @@ import anyio
 import anyio.abc
 
 from flow_agent import events
-from flow_agent.errors import FlowAgentError, QueueUnavailable
+from flow_agent.errors import QueueUnavailable, first_of_ours
 from flow_agent.execute import Tools, execute
-from flow_agent.hold import Hold, answered
+from flow_agent.health import Contact, Health, watched
+from flow_agent.hold import Hold, answered, leased
 from flow_agent.model import AgentInfo, Claim, Reason, Verdict
 
 FASTEST_EXTEND = 0.2
@@ -56,7 +57,10 @@ class Agent:
     """One life of an agent."""
 
     def __init__(self, info: AgentInfo, tools: Tools, pace: Pace, *, until_empty: bool = False) -> None:
-        self._info, self._tools, self._pace, self._until_empty = info, tools, pace, until_empty
+        self._info, self._pace, self._until_empty = info, pace, until_empty
+        self.health = Health(tools.now)
+        self.health.on_back = lambda: self._extend_now.set()  # noqa: PLW0108 - that event is replaced
+        self._tools = replace(tools, queue=watched(tools.queue, self.health))
         self._holds: dict[int, Hold] = {}
         """By identity: an agent that lost a run and claims it again holds it twice for a while."""
         self._retried: set[str] = set()
@@ -66,6 +70,7 @@ class Agent:
         self._claimed = anyio.Event()
         self._extend_now = anyio.Event()
         self._drained = anyio.Event()
+        self._contact = Contact(tools.leases.claimed, pace.heartbeat)
 
     async def serve(self, *, signals: bool = True, ready: Callable[[], None] = lambda: None) -> bool:
         """Work until drained; whether all attempts could end by themselves. ``ready`` is called once it works.
@@ -75,7 +80,7 @@ class Agent:
         try:
             await self._serve(signals, ready)
         except BaseExceptionGroup as group:  # task groups wrap what ends them; the command line wants the cause
-            if (broken := _first(group, FlowAgentError)) is not None:
+            if (broken := first_of_ours(group)) is not None:
                 raise broken from None
             raise
         await self._say(lambda: self._tools.queue.retire(self._info))
@@ -88,6 +93,7 @@ class Agent:
                 await services.start(self._signals, name="signals")
             with contextlib.suppress(_DrainedEarly):
                 adopted, before = await self._adopt()
+                services.start_soon(self.health.watch, name="health")
                 services.start_soon(self._listen, name="listener")
                 services.start_soon(self._keep_leases, name="leases")
                 ready()
@@ -118,13 +124,18 @@ class Agent:
                 self.drain()
 
     async def _listen(self) -> None:
+        deaf = False
         while True:
             try:
                 await self._tools.queue.wait(await self._quiet_time())
+                deaf = False
             except QueueUnavailable as error:
-                events.queue_unavailable("wait", self._pace.poll, error)
+                if not deaf and self.health.away() is None:
+                    events.wake_up_lost(error)
+                deaf = True
                 await anyio.sleep(self._pace.poll)
-            self._extend_now.set()
+            else:
+                self._extend_now.set()
             self._claimed = anyio.Event()
             self._change()
             with anyio.move_on_after(CLAIM_FIRST):  # looking for what is due would slow it down
@@ -143,24 +154,25 @@ class Agent:
                 await self._extend_now.wait()
             self._extend_now = anyio.Event()
             beaten = anyio.current_time() >= beat
-            if self._holds or beaten:  # a poke is about cancelling only if we hold something
-                await self._extend()
+            if self._holds or beaten or self._contact.lost():  # a poke is about cancelling only if we hold something
+                before = anyio.current_time()
+                await self._extend(before)
                 if beaten:
                     events.flush()
                     await self._resolve_lost()
-                beat = anyio.current_time() + self._pace.heartbeat
+                beat = before + self._pace.heartbeat  # of a queue that is slow to answer the leases are older
                 await anyio.sleep(FASTEST_EXTEND)
 
-    async def _extend(self) -> None:
-        before = anyio.current_time()
+    async def _extend(self, before: float) -> None:
         holds = {(hold.claim.run.id, hold.claim.number): hold for hold in self._holds.values()}
         info = replace(self._info, running=len(holds), draining=self._draining)
         claims = [hold.claim for hold in holds.values()]
         try:
             verdicts = await self._tools.queue.extend(info, claims)
-        except QueueUnavailable as error:
-            events.queue_unavailable("extend", self._pace.heartbeat, error)
+        except QueueUnavailable:
             return
+        if self._contact.made():
+            self._change()
         for key, verdict in verdicts.items():
             hold = holds[key]
             if verdict is Verdict.LOST and id(hold) in self._holds:
@@ -172,6 +184,8 @@ class Agent:
 
     async def _resolve_lost(self) -> None:
         """See to the runs of agents that are gone also while we are too full to claim, and the claim does not."""
+        if self._contact.settling() > 0:
+            return
         with contextlib.suppress(QueueUnavailable):
             events.runs_resolved(await self._tools.queue.reap())
 
@@ -188,10 +202,13 @@ class Agent:
         queue, limit, request = self._tools.queue, self._info.limit, uuid.uuid4().hex
         try:
             await answered("announce", lambda: queue.announce(self._info), lambda: self._draining)
-            before = anyio.current_time()
-            claims = await answered(
-                "take_over", lambda: queue.take_over(self._info, limit, request), lambda: self._draining
+            claims, before = await leased(
+                "take_over",
+                lambda: queue.take_over(self._info, limit, request),
+                self._tools.leases.running,
+                lambda: self._draining,
             )
+            self._contact.made()
         except QueueUnavailable:
             raise _DrainedEarly from None
         for launcher in self._tools.launchers.values():
@@ -235,12 +252,18 @@ class Agent:
     async def _claim(self, free: int) -> list[tuple[Claim, float]]:
         """Win up to ``free`` runs, each with the time before the request. A lost reply is asked for again."""
         request = uuid.uuid4().hex
-        before = anyio.current_time()
+
+        async def ask() -> list[Claim]:
+            # A claim resolves what was lost, and others may be about to report just that.
+            while (seconds := self._contact.settling()) > 0:
+                await self._changed_since(self._changed, seconds)
+                if self._draining:
+                    return []
+            return await self._tools.queue.claim(self._info, free, request)
+
         try:
             # Not cancelled by a drain: between commit and answer, a run would be held by nobody that knows.
-            claims = await answered(
-                "claim", lambda: self._tools.queue.claim(self._info, free, request), lambda: self._draining
-            )
+            claims, before = await leased("claim", ask, self._tools.leases.claimed, lambda: self._draining)
         except QueueUnavailable:
             return []
         return [(claim, before) for claim in claims]
@@ -260,7 +283,7 @@ class Agent:
     async def _wait_for_the_rest(self, runs: anyio.abc.TaskGroup) -> None:
         """After a drain: wait for what runs, or, once forced, for no longer than its end may take."""
         info = replace(self._info, running=len(self._holds), draining=True)
-        await self._say(lambda: self._tools.queue.announce(info))
+        runs.start_soon(self._say, lambda: self._tools.queue.announce(info), name="announce")
         while self._holds and not self._forced:
             await self._changed_since(self._changed, math.inf)
         with anyio.move_on_after(self._tools.means.grace + self._pace.last_words):
@@ -270,8 +293,9 @@ class Agent:
 
     async def _say(self, words: Callable[[], Awaitable[None]]) -> None:
         """Tell the queue, if it listens: nothing depends on it."""
-        with contextlib.suppress(QueueUnavailable):
-            await words()
+        if self.health.away() is None:
+            with contextlib.suppress(QueueUnavailable):
+                await words()
 
     def _change(self) -> None:
         changed, self._changed = self._changed, anyio.Event()
@@ -281,12 +305,3 @@ class Agent:
     async def _changed_since(changed: anyio.Event, at_most: float) -> None:
         with anyio.move_on_after(at_most):
             await changed.wait()
-
-
-def _first(group: BaseExceptionGroup[BaseException], kind: type[FlowAgentError]) -> FlowAgentError | None:
-    """The first error of ``kind`` in the group, if there is no fault of ours beside it."""
-    for error in group.exceptions:
-        found = _first(error, kind) if isinstance(error, BaseExceptionGroup) else error
-        if isinstance(found, kind):
-            return found
-    return None

@@ -28,7 +28,12 @@ holds a secret.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from flow_agent.model import Reason
+
+if TYPE_CHECKING:
+    import anyio
 
 
 class FlowAgentError(Exception):
@@ -101,7 +106,12 @@ class QueueError(FlowAgentError):
 
 
 class QueueUnavailable(QueueError):
-    """The queue does not answer now; the same call may go through later."""
+    """The queue does not answer now; the same call may go through later.
+
+    ``back`` is set when the queue answers somebody again, where there is somebody who sees it.
+    """
+
+    back: anyio.Event | None = None
 
 
 class QueueTooNew(QueueError):
@@ -191,3 +201,12 @@ def sentence(error: BaseException) -> str:
     """The error and its way out in one line, as it stands in a run's detail."""
     hint = getattr(error, "hint", None)
     return f"{error}; {hint}" if hint else str(error)
+
+
+def first_of_ours(group: BaseExceptionGroup[BaseException]) -> FlowAgentError | None:
+    """The first error of this tree in the group; None if there is none."""
+    for error in group.exceptions:
+        found = first_of_ours(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, FlowAgentError):
+            return found
+    return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from datetime import UTC, datetime
 from typing import Any, TextIO, cast
 
 import structlog
@@ -83,9 +84,25 @@ def agent_stopped(*, runs: int, forced: bool) -> None:
     _log.info("agent.stopped", runs=runs, forced=forced)
 
 
-def queue_unavailable(verb: str, wait: float, error: BaseException) -> None:
+def queue_unavailable(verb: str, since: float, why: str) -> None:
+    """The queue gives no answer any more; told once, until it is back. ``since``: when it was asked."""
+    hint = "running attempts go on until their lease ends; what they print waits in the spool"
+    _log.warning("queue.unavailable", verb=verb, since=_iso(since), why=why, hint=hint)
+
+
+def queue_back(seconds: float) -> None:
+    """The queue answers again, after so many seconds."""
+    _log.info("queue.back", away_s=round(seconds, 2))
+
+
+def queue_asked_again(verb: str, wait: float, error: BaseException) -> None:
     """A verb of the queue had no answer and will be repeated."""
-    _log.warning("queue.unavailable", verb=verb, retry_in_s=round(wait, 2), error=str(error))
+    _log.debug("queue.asked_again", verb=verb, retry_in_s=round(wait, 2), error=str(error))
+
+
+def wake_up_lost(error: BaseException) -> None:
+    """Nobody can wake us; until that works again, the queue is looked at from time to time."""
+    _log.warning("queue.wake_up_lost", error=str(error))
 
 
 def run_claimed(claim: Claim) -> None:
@@ -152,6 +169,10 @@ def cache_damaged(flow: str, name: str) -> None:
 def remains_left(ref: str, error: BaseException) -> None:
     """An attempt's folder could not be removed; the next start tries again."""
     _log.warning("spool.left", ref=ref, error=str(error))
+
+
+def _iso(when: float) -> str:
+    return datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds")
 
 
 def _ids(claim: Claim) -> dict[str, Any]:

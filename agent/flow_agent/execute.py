@@ -15,13 +15,16 @@ import anyio
 
 from flow_agent import events, workspace
 from flow_agent.errors import ClaimLost, RunError, sentence
-from flow_agent.hold import Hold, Phases, RunLog, answered
+from flow_agent.hold import Hold, Phases, RunLog, answered, leased
 from flow_agent.judge import judge, retry_delay
 from flow_agent.model import Claim, Ending, LogLine, Outcome, Reason, State
 from flow_agent.ports import Launcher, Leases, Queue
 from flow_agent.prepare import Means, fetch, spec
 from flow_agent.redact import known
 from flow_agent.result_store import with_result
+
+PARKED = 3600.0
+"""Seconds, beyond a claim's lease, for which a parked attempt waits for its agent, should that be gone for good."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,17 +86,22 @@ async def _begin(hold: Hold, launcher: Launcher, tools: Tools, log: RunLog, phas
 
         folder, fetched = await fetch(claim, tools.spool, tools.means, on_wait)
         phases.ended("fetch")
-        launch = await spec(claim, folder, fetched, deadline=hold.deadline, means=tools.means, tell=log.tell)
+        # As long as it is parked it runs no code of the user, and may wait for a queue that is away.
+        parked = anyio.current_time() + tools.leases.claimed + PARKED
+        launch = await spec(claim, folder, fetched, deadline=parked, means=tools.means, tell=log.tell)
         ref, revision = await launcher.create(launch), fetched.revision
         phases.ended("launch")
     if ref is None or hold.why is not None:
         raise NotStarted
-    before = anyio.current_time()
-    await answered("started", lambda: tools.queue.started(claim, ref, revision=revision, scope=launcher.scope))
+    lease = tools.leases.running
+    _, before = await leased(
+        "started", lambda: tools.queue.started(claim, ref, revision=revision, scope=launcher.scope), lease
+    )
     hold.started = True
-    hold.deadline = before + tools.leases.running
-    await hold.launched(launcher, ref)
-    await launcher.go(ref)
+    hold.deadline = before + lease
+    await hold.launched(launcher, ref)  # before the next line: if we are held up after it, the keeper does not go on
+    if anyio.current_time() < hold.deadline:
+        await launcher.go(ref)
     return ref
 
 
@@ -142,9 +150,12 @@ async def _watch(hold: Hold, launcher: Launcher, ref: str, tools: Tools, log: Ru
     if claim.ref is not None:
         await hold.launched(launcher, ref)
         await launcher.go(ref)
-    after = 0  # of an attempt that we started ourselves
-    if claim.ref is not None:
-        after = await answered("last_seq", lambda: tools.queue.last_seq(claim.run.id, claim.attempt, "flow"))
+
+    async def told() -> int:
+        """How many lines an earlier life handed over."""
+        if claim.ref is None:
+            return 0
+        return await answered("last_seq", lambda: tools.queue.last_seq(claim.run.id, claim.attempt, "flow"))
 
     async def sink(lines: Sequence[LogLine]) -> None:
         await answered("append_logs", lambda: tools.queue.append_logs(claim, lines))
@@ -154,7 +165,7 @@ async def _watch(hold: Hold, launcher: Launcher, ref: str, tools: Tools, log: Ru
         timeout = max(0.0, timeout - (tools.now() - claim.run.started_at))
     ending: Ending | None = None
     with hold.watched(lambda: launcher.stop(ref, tools.means.grace), timeout):
-        ending = await launcher.wait(ref, sink, attempt=claim.attempt, after=after)
+        ending = await launcher.wait(ref, sink, attempt=claim.attempt, after=await told())
     assert ending is not None
     outcome = judge(ending, hold.why, claim.registration.timeout)
     if outcome.state is State.SUCCEEDED:

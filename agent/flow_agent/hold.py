@@ -18,10 +18,35 @@ from flow_agent.redact import known
 
 T = TypeVar("T")
 
+ASKED_AGAIN = 4
+"""Most tries to have a lease that is not old already when the answer arrives."""
+
 
 async def answered(verb: str, call: Callable[[], Awaitable[T]], give_up: Callable[[], bool] = lambda: False) -> T:
-    """The queue's answer to ``call``, asked again while it is unavailable, which is told in the agent's log."""
-    return await retry.answered(call, lambda wait, error: events.queue_unavailable(verb, wait, error), give_up)
+    """The queue's answer to ``call``, asked again while it is unavailable."""
+    return await retry.answered(call, lambda wait, error: events.queue_asked_again(verb, wait, error), give_up)
+
+
+async def leased(
+    verb: str, call: Callable[[], Awaitable[T]], lease: float, give_up: Callable[[], bool] = lambda: False
+) -> tuple[T, float]:
+    """``answered`` for a verb that begins a lease of so many seconds, and the time from which we count it.
+
+    That is the time before the try that was answered. Where that answer took long, most of the lease may be over as
+    we count it: then it is asked for again, with which the lease begins again.
+    """
+    before = 0.0
+
+    async def ask() -> T:
+        nonlocal before
+        before = anyio.current_time()
+        return await call()
+
+    for _ in range(ASKED_AGAIN):
+        answer = await answered(verb, ask, give_up)
+        if anyio.current_time() - before <= lease / 4:
+            break
+    return answer, before
 
 
 class Hold:

@@ -121,7 +121,8 @@ class Queue(Protocol):
 
         Before that, in the same transaction: runs whose ``due_at`` has come are promoted, at most PROMOTED_AT_ONCE
         of them, longest due first (``next_due`` stays in the past while there are more), and claims whose lease has
-        ended are resolved (see ``reap``). Only runs that ``labels.matches``. Each gets ``claim`` + 1 as its
+        ended are resolved (see ``reap``), except those of this life of ``agent``, which may be about to report them.
+        Only runs that ``labels.matches``. Each gets ``claim`` + 1 as its
         number, ``claimed_at``, ``agent`` (the name) and the launcher it will use (the agent's default if it asked
         for none); state ``claimed``; a lease of ``leases.claimed`` seconds.
 
@@ -135,7 +136,7 @@ class Queue(Protocol):
         ``started_at``, no ``losses``, and a lease of ``leases.running`` seconds. From here on the attempt counts.
 
         ``scope`` is the launcher's scope if the attempt outlives its lease (it may be taken over), else empty.
-        Repeating it with the same ref succeeds.
+        Repeating it with the same ref succeeds, and the lease begins again.
         """
 
     async def extend(self, agent: AgentInfo, claims: Collection[Claim]) -> dict[tuple[str, int], Verdict]:

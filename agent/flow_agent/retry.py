@@ -23,6 +23,9 @@ from flow_agent.errors import QueueUnavailable, RunError, StoreError
 
 T = TypeVar("T")
 
+SOONEST = 0.2
+"""Seconds before which a queue that answered others is not asked again: it may go on refusing this one call."""
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says when there is no room left on a disk."""
 
@@ -116,16 +119,25 @@ async def answered(
 ) -> T:
     """The answer of the queue to ``call``, asked for ever while it is unavailable, at most every 10 s.
 
+    A queue that has answered somebody else meanwhile (the error's ``back``) is asked sooner.
     For verbs that may be repeated (all of them). It ends by being cancelled, with any other error, or with
     QueueUnavailable once ``give_up`` says so.
     """
+    back: anyio.Event | None = None
 
     def before_sleep(state: RetryCallState) -> None:
+        nonlocal back
+        back = getattr(_error(state), "back", None)
         on_wait(state.upcoming_sleep, _error(state))
+
+    async def sleep(seconds: float) -> None:
+        await anyio.sleep(min(seconds, SOONEST))
+        with anyio.move_on_after(seconds - SOONEST):
+            await (back.wait() if back is not None else anyio.sleep(seconds))
 
     def retrying(_: float) -> AsyncRetrying:
         return AsyncRetrying(
-            sleep=anyio.sleep,
+            sleep=sleep,
             wait=wait_random_exponential(multiplier=0.1, max=10.0),
             stop=stop_never,
             retry=retry_if_exception(lambda error: isinstance(error, QueueUnavailable) and not give_up()),

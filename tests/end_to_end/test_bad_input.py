@@ -289,6 +289,26 @@ def nobody() -> Iterator[Nobody]:
             shutil.rmtree(nobody.prefix[-1])
 
 
+def test_an_agent_outlives_losing_its_permissions_for_a_while(nobody: Nobody) -> None:
+    folder, flag = nobody.home / "queue", nobody.folder / "flag"
+    nobody.env["FLOW_AGENT_QUEUE"] = f"sqlite:{folder}/queue.db"
+    nobody("register", "flows.py")
+    with (nobody.folder / "agent.log").open("wb") as log:
+        agent = subprocess.Popen(
+            [*nobody.prefix, COMMAND, "start"], env=nobody.env, cwd=nobody.folder, stdout=log, stderr=log
+        )
+    nobody.agents.append(agent)
+    (run,) = nobody.submit("patient", "-p", f"flag={flag}", "-p", "lines=5")
+    nobody.until(lambda: "begun" in nobody("logs", run))
+    folder.chmod(0)
+    flag.touch()
+    nobody.until(lambda: "queue.unavailable" in nobody.log())
+    assert agent.poll() is None
+    folder.chmod(0o700)
+    nobody.until(lambda: nobody.state(run) == "succeeded")
+    assert len(nobody("logs", run).splitlines()) == 6
+
+
 def test_a_whole_life_as_a_user_who_is_not_root(nobody: Nobody) -> None:
     nobody("register", "flows.py")
     (run,) = nobody.submit("ok", "-p", "n=4")

@@ -383,6 +383,90 @@ async def test_a_short_outage_costs_nothing(world: World, script: Script) -> Non
     assert [line.text for line in await world.plain.logs(run.id)] == ["one", "two"]
 
 
+async def test_a_claim_that_waited_through_an_outage_holds_from_when_it_was_answered(world: World) -> None:
+    await world.register()
+    async with world.serving(world.agent(limit=1)):
+        await anyio.sleep(1)
+        world.queue.down = True
+        (run,) = await world.submit()
+        await anyio.sleep(300)
+        world.queue.down = False
+        run = await world.ended(run, within=60)
+    assert (run.state, run.attempt, run.claim, run.losses) == (State.SUCCEEDED, 1, 1, 0)
+
+
+async def test_an_attempt_that_could_not_be_started_for_an_outage_is_started_after_it(world: World) -> None:
+    await world.register()
+    world.storage.seconds = 10.0
+    (run,) = await world.submit()
+    async with world.serving(world.agent()), world.serving(world.agent(name="b")):
+        while not world.storage.calls:
+            await anyio.sleep(0.1)
+        world.queue.down = True
+        await anyio.sleep(300)
+        assert len(world.launcher.created) == 1
+        world.queue.down = False
+        run = await world.ended(run, within=60)
+    assert (run.state, run.attempt, run.claim) == (State.SUCCEEDED, 1, 1)
+
+
+async def test_what_ended_in_an_outage_is_told_before_anybody_takes_it_for_lost(world: World, script: Script) -> None:
+    script.seconds, script.lines = 20.0, ["one", "two"]
+    await world.register(retries=3)
+    runs = await world.submit(4)
+    async with world.serving(world.agent()), world.serving(world.agent(name="b")):
+        while len(world.launcher.times("go")) < 4:
+            await anyio.sleep(0.1)
+        world.queue.down = True
+        await anyio.sleep(600)  # far longer than any lease
+        world.queue.down = False
+        ended = [await world.ended(run, within=60) for run in runs]
+        logs = [[line.text for line in await world.plain.logs(run.id)] for run in runs]
+    assert [(run.state, run.attempt, run.claim) for run in ended] == [(State.SUCCEEDED, 1, 1)] * 4
+    assert logs == [["one", "two"]] * 4
+
+
+async def test_a_time_limit_is_kept_in_an_outage(world: World, script: Script) -> None:
+    script.seconds = math.inf
+    await world.register(timeout=10)
+    (run,) = await world.submit()
+    go = world.launcher.go
+
+    async def go_and_lose_the_queue(ref: str) -> None:
+        await go(ref)
+        world.queue.down = True
+
+    world.launcher.go = go_and_lose_the_queue  # type: ignore[method-assign]
+    async with world.serving(world.agent()):
+        await anyio.sleep(60)
+        ((ended, began),) = zip(world.launcher.times("ended by stop"), world.launcher.times("go"), strict=True)
+        world.queue.down = False
+        assert (await world.ended(run)).reason is Reason.TIMED_OUT
+    assert ended - began == pytest.approx(10, abs=0.1)
+
+
+async def test_an_outage_is_told_once_with_since_and_why(world: World, script: Script, monkeypatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("flow_agent.events.queue_unavailable", lambda *words: told.append(words))
+    monkeypatch.setattr("flow_agent.events.queue_back", lambda seconds: told.append("back"))
+    script.seconds = math.inf
+    await world.register()
+    await world.submit(2)
+    agent = world.agent()
+    async with world.serving(agent):
+        await anyio.sleep(30)
+        assert agent.health.away() is None
+        world.queue.down = True
+        await anyio.sleep(60)
+        away = agent.health.away()
+        assert away is not None
+        assert away.why == "cut off"
+        world.queue.down = False
+        await anyio.sleep(30)
+        assert agent.health.away() is None
+    assert [len(told), told[0][1:], told[1]] == [2, (away.since, "cut off"), "back"]
+
+
 async def test_a_transient_fetch_failure_is_tried_in_place_then_given_back_for_ten_minutes(world: World) -> None:
     world.storage.fail = lambda _: FetchError("bucket 'b': no answer", transient=True)
     await world.register(retries=3)

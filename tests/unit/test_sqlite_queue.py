@@ -551,6 +551,24 @@ async def test_a_lock_that_is_never_given_back_is_said_and_waited_out(queue, pat
     impatient.close()
 
 
+async def test_opening_a_locked_queue_is_given_up(queue, url, path, monkeypatch):
+    monkeypatch.setattr("flow_agent.queues.sqlite.PATIENCE", 0.1)
+    with lock_held(path):
+        assert "did not answer for 0.1 seconds" in str(await refused(url))
+
+
+async def test_a_file_that_was_used_and_cannot_be_reached_now_may_be_so_again(queue, path):
+    await queue.submit([ADD])
+    away = path.parent.with_name("away")
+    path.parent.rename(away)
+    path.parent.write_text("")
+    with pytest.raises(QueueUnavailable, match="is no folder"):
+        await queue.submit([ADD])
+    path.parent.unlink()
+    away.rename(path.parent)
+    await queue.submit([ADD])
+
+
 async def test_a_turn_that_cannot_begin_while_another_is_stuck_says_so(queue, path):
     impatient = writer.Writer(queue._database, lambda: None, patience=0.1)
     assert impatient._busy.acquire(timeout=1)

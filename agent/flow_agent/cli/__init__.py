@@ -6,8 +6,11 @@ Data goes to stdout, everything else to stderr. Exit codes: 0 done; 1 it failed,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
+import time
 from collections.abc import Sequence
 
 import click
@@ -34,6 +37,9 @@ VERBS = {
     "start": ("start", "Claim runs and execute them until stopped."),
     "dev": ("dev", "Run the flows of a file here, again after each change."),
 }
+
+STUCK = 1.0
+"""Seconds that threads which should have ended may take for it."""
 
 _EPILOG = """\b
 Exit codes: 0 done; 1 it failed, or the run that was waited for did;
@@ -78,6 +84,28 @@ def _open_standard_streams() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    code = _main(arguments)
+    _leave_stuck_threads(code)
+    return code
+
+
+def _leave_stuck_threads(code: int) -> None:
+    """End here if a thread hangs in a call to the system (a lock that another program holds, a disk that stands still).
+
+    The interpreter would wait for it. What it was to write was given up and told as such.
+    """
+    until = time.monotonic() + STUCK
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                for stream in (sys.stdout, sys.stderr):
+                    with contextlib.suppress(OSError, ValueError):
+                        stream.flush()
+                os._exit(code)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     _open_standard_streams()
     try:
         if "_FLOW_AGENT_COMPLETE" in os.environ:  # a shell asks what could come next

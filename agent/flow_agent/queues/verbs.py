@@ -162,10 +162,12 @@ def _repeated(store: Store, agent: AgentInfo, request_id: str, state: State, mom
     return claims
 
 
-def reap(store: Store, moment: Moment) -> list[Run]:
-    """See ``Queue.reap``."""
+def reap(store: Store, moment: Moment, *, but: AgentInfo | None = None) -> list[Run]:
+    """See ``Queue.reap``; the claims of the agent ``but`` are left as they are."""
     touched = []
     for stored in store.expired(moment):
+        if but is not None and (stored.agent_id, stored.incarnation) == (but.id, but.incarnation):
+            continue
         registration = registration_of(store, stored.run.flow, stored.run.version)
         after, outcome = rules.lost(stored, registration, moment)
         if outcome is not None:
@@ -177,7 +179,7 @@ def reap(store: Store, moment: Moment) -> list[Run]:
 
 def claim(store: Store, agent: AgentInfo, limit: int, request_id: str, moment: Moment) -> list[Claim]:
     """See ``Queue.claim``."""
-    reap(store, moment)
+    reap(store, moment, but=agent)  # it is alive, and may be about to report what it holds
     store.promote(moment.now, PROMOTED_AT_ONCE)
     repeated = _repeated(store, agent, request_id, State.CLAIMED, moment)
     if repeated is not None:
@@ -198,6 +200,7 @@ def started(store: Store, claim: Claim, moment: Moment, *, ref: str, revision: s
     if run.state is State.RUNNING:
         if run.ref != ref:
             raise ClaimLost(f"run {run.id} has started already under claim {claim.number}, with another ref")
+        store.save(rules.extended(stored, moment))  # the agent counts from before this request
         return
     store.save(rules.started(stored, claim, moment, ref=ref, revision=revision, scope=scope))
     attempt = Attempt(number=claim.attempt, claim=claim.number, agent=run.agent or "", started_at=moment.now)

@@ -14,12 +14,16 @@ from flow_agent.queues.base import StoreQueue
 from flow_agent.queues.clock import SystemClock
 from flow_agent.queues.sqlite import wake
 from flow_agent.queues.sqlite.connection import Database, path_of
+from flow_agent.queues.sqlite.failures import no_answer
 from flow_agent.queues.sqlite.migrate import shipped
 from flow_agent.queues.sqlite.reader import Reader
 from flow_agent.queues.sqlite.writer import PATIENCE, Writer
 from flow_agent.queues.store import Store
 
 T = TypeVar("T")
+
+CLOSING = 5.0
+"""Seconds that a turn which goes on may take while the queue is closed."""
 
 
 class SqliteQueue(StoreQueue):
@@ -47,7 +51,7 @@ class SqliteQueue(StoreQueue):
     async def aclose(self) -> None:
         """Close the file and remove what this handle put beside it."""
         self._bell.close()
-        with anyio.move_on_after(PATIENCE, shield=True):
+        with anyio.move_on_after(CLOSING, shield=True):
             await anyio.to_thread.run_sync(self._close, abandon_on_cancel=True)
 
     def _close(self) -> None:
@@ -71,7 +75,7 @@ async def open_queue(
     Raises QueueTooNew, QueueError, QueueUnavailable, InvalidInput (the URL or an option).
     """
     database = Database(path_of(url), options, shipped())
-    await anyio.to_thread.run_sync(database.create)
+    await _create(database)
     queue = SqliteQueue(database, leases=leases, clock=clock or SystemClock())
     try:
         yield queue
@@ -85,4 +89,10 @@ async def migrate(url: str) -> list[str]:
     Raises what ``open_queue`` raises.
     """
     database = Database(path_of(url), {}, shipped())
-    return await anyio.to_thread.run_sync(database.create)
+    return await _create(database)
+
+
+async def _create(database: Database) -> list[str]:
+    with anyio.move_on_after(PATIENCE):
+        return await anyio.to_thread.run_sync(database.create, abandon_on_cancel=True)
+    raise no_answer(database.path, PATIENCE)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from flow_agent.errors import InvalidInput, QueueError, QueueTooNew
+from flow_agent.errors import FlowAgentError, InvalidInput, QueueError, QueueTooNew, QueueUnavailable
 from flow_agent.home import make_private
 from flow_agent.model import Json
 from flow_agent.queues.sqlite import failures
@@ -225,6 +225,14 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
-            raise failures.from_sqlite(error, self.path) from error
+            raise self._perhaps_for_a_while(failures.from_sqlite(error, self.path)) from error
         except OSError as error:
-            raise failures.from_system(error, self.path) from error
+            raise self._perhaps_for_a_while(failures.from_system(error, self.path)) from error
+        except failures.Unreachable as error:
+            raise self._perhaps_for_a_while(error) from error
+
+    def _perhaps_for_a_while(self, error: FlowAgentError) -> FlowAgentError:
+        """A file that was written to and now cannot be reached or opened may be so again."""
+        if not isinstance(error, failures.Unreachable):
+            return error
+        return (QueueError if self._writing is None else QueueUnavailable)(str(error), hint=error.hint)

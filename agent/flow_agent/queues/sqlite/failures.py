@@ -24,15 +24,20 @@ _SMALLEST_ROOM = 65_536
 
 _TOOL = "end the program that holds it, perhaps a database tool with an open transaction"
 
+
+class Unreachable(QueueError):
+    """This user, or nobody, can open the file or write to it."""
+
+
 _MEANINGS: dict[str, tuple[type[FlowAgentError], str, str]] = {
     "FULL": (QueueUnavailable, "finds no room: its disk is full", _GIVE_ROOM),
     "IOERR": (QueueUnavailable, "lies on a disk that does not work: {error}", _BROKEN_DISK),
     "BUSY": (QueueUnavailable, "is locked by another program", _TOOL),
     "LOCKED": (QueueUnavailable, "is locked by another program", _TOOL),
     "NOMEM": (QueueUnavailable, "cannot be worked on: no memory is left", "end other programs"),
-    "READONLY": (QueueError, "cannot be written to by {user}", _RIGHTS),
-    "PERM": (QueueError, "cannot be written to by {user}", _RIGHTS),
-    "AUTH": (QueueError, "cannot be used by {user}", _RIGHTS),
+    "READONLY": (Unreachable, "cannot be written to by {user}", _RIGHTS),
+    "PERM": (Unreachable, "cannot be written to by {user}", _RIGHTS),
+    "AUTH": (Unreachable, "cannot be used by {user}", _RIGHTS),
     "NOTADB": (QueueError, "is not a SQLite database: expected a queue of flow-agent", _OTHER_PATH),
     "CORRUPT": (QueueError, "is damaged: {error}", _RESTORE),
 }
@@ -60,6 +65,14 @@ def moved_away(path: Path) -> QueueUnavailable:
     )
 
 
+def no_answer(path: Path, seconds: float) -> QueueUnavailable:
+    """Nothing came for so long."""
+    return QueueUnavailable(
+        f"the queue file {path} did not answer for {seconds:g} seconds",
+        hint="another program may hold its .lock file, or the disk may stand still",
+    )
+
+
 def from_sqlite(error: sqlite3.Error, path: Path) -> FlowAgentError:
     """The error to raise for one of SQLite's."""
     name: str = getattr(error, "sqlite_errorname", "") or ""
@@ -81,7 +94,7 @@ def cannot_open(path: Path) -> FlowAgentError:
     if not path.exists():
         return moved_away(path)
     if not (os.access(path, os.R_OK | os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)):
-        return QueueError(f"the queue file {path} cannot be opened by {_user()}", hint=_RIGHTS)
+        return Unreachable(f"the queue file {path} cannot be opened by {_user()}", hint=_RIGHTS)
     if _is_full(path):
         return QueueUnavailable(f"the queue file {path} finds no room: its disk is full", hint=_GIVE_ROOM)
     return QueueUnavailable(
@@ -95,12 +108,12 @@ def from_system(error: OSError, path: Path) -> FlowAgentError:
         return QueueUnavailable(f"the queue file {path} finds no room: its disk is full", hint=_GIVE_ROOM)
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
         where = error.filename or path
-        return QueueError(f"the queue file {path} cannot be used: {_user()} may not write to {where}", hint=_RIGHTS)
+        return Unreachable(f"the queue file {path} cannot be used: {_user()} may not write to {where}", hint=_RIGHTS)
     if error.errno in {errno.EMFILE, errno.ENFILE, errno.EIO}:
         return QueueUnavailable(f"the queue file {path} cannot be opened now: {error.strerror}", hint=_BROKEN_DISK)
     if error.errno in {errno.EEXIST, errno.ENOTDIR}:
         file = next(folder for folder in path.parents if folder.exists())
-        return QueueError(f"the queue file {path} cannot be used: {file} is no folder", hint=_OTHER_FOLDER)
+        return Unreachable(f"the queue file {path} cannot be used: {file} is no folder", hint=_OTHER_FOLDER)
     if error.errno == errno.ENOENT:
         return moved_away(path)
-    return QueueError(f"the queue file {path} cannot be used: {error.strerror}", hint=_OTHER_PATH)
+    return Unreachable(f"the queue file {path} cannot be used: {error.strerror}", hint=_OTHER_PATH)

@@ -23,6 +23,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from flow_agent.errors import QueueUnavailable
 from flow_agent.queues.sqlite.connection import Database
+from flow_agent.queues.sqlite.failures import no_answer
 from flow_agent.queues.sqlite.session import Session
 from flow_agent.queues.store import Store
 
@@ -144,10 +145,7 @@ class Writer:
             self._hand_over()
 
     def _no_answer(self) -> QueueUnavailable:
-        return QueueUnavailable(
-            f"the queue file {self._database.path} did not answer for {self._patience:g} seconds",
-            hint="another program may hold its .lock file, or the disk may stand still",
-        )
+        return no_answer(self._database.path, self._patience)
 
     def _settle(self, turn: Turn, failure: Exception | None) -> None:
         if failure is None:
