@@ -9,22 +9,17 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from flow_agent.home import home as default_home
 from flow_agent.model import Json
 from flow_agent.ports import Leases
-from flow_agent.settings.kinds import Labels, Option, Pairs, Seconds, Words, absolute, cores, relation
+from flow_agent.settings.kinds import Group, Labels, Option, Pairs, Seconds, Words, absolute, cores, relation
+from flow_agent.settings.shown import LogSettings, ProbesSettings
 
 PREFIX = "FLOW_AGENT_"
 _SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
-
-
-class Group(BaseModel):
-    """Settings that belong together: a table of the file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class AgentSettings(Group):
@@ -196,15 +191,6 @@ class SQLiteSettings(Group):
     )
 
 
-class LogSettings(Group):
-    """The agent's own log, on stderr."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Lowest level shown.")
-    format: Literal["auto", "json", "pretty"] = Field(
-        default="auto", description="How it looks; 'auto' is pretty on a terminal, JSON elsewhere."
-    )
-
-
 file_data: ContextVar[Mapping[str, Json] | None] = ContextVar("file_data", default=None)
 """What the settings file holds while ``sources.load`` makes the settings."""
 
@@ -242,6 +228,7 @@ class Settings(BaseSettings):
     secrets: SecretsSettings = Field(default=SecretsSettings(), repr=False)
     report: ReportSettings = ReportSettings()
     output: OutputSettings = OutputSettings()
+    probes: ProbesSettings = ProbesSettings()
     sqlite: SQLiteSettings = SQLiteSettings()
     log: LogSettings = LogSettings()
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from flow_agent.settings.kinds import Option
-from flow_agent.settings.model import PREFIX, Group, Settings
+from flow_agent.settings.kinds import Group, Option
+from flow_agent.settings.model import PREFIX, Settings
 
 
 @dataclass(frozen=True)
