@@ -19,7 +19,7 @@ import random
 import signal
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import anyio
@@ -29,7 +29,7 @@ from flow_agent import events
 from flow_agent.errors import QueueUnavailable, first_of_ours
 from flow_agent.execute import Tools, execute
 from flow_agent.health import Contact, Health, watched
-from flow_agent.hold import Hold, answered, leased
+from flow_agent.hold import Hold, Pace, answered, leased
 from flow_agent.model import AgentInfo, Claim, Reason, Verdict
 
 FASTEST_EXTEND = 0.2
@@ -40,15 +40,6 @@ OVERDUE = 0.02
 """Seconds until the next look when a run is due already and the claim that promotes it is on its way."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pace:
-    """Seconds between looks at an idle queue (jittered), between signs of life, and for the last words of a stop."""
-
-    poll: float = 5.0
-    heartbeat: float = 10.0
-    last_words: float = 60.0
-
-
 class _DrainedEarly(Exception):
     """Told to stop before the queue had answered once."""
 
@@ -56,13 +47,16 @@ class _DrainedEarly(Exception):
 class Agent:
     """One life of an agent."""
 
-    def __init__(self, info: AgentInfo, tools: Tools, pace: Pace, *, until_empty: bool = False) -> None:
+    def __init__(
+        self, info: AgentInfo, tools: Tools, pace: Pace, *, until_empty: bool = False, health: Health | None = None
+    ) -> None:
         self._info, self._pace, self._until_empty = info, pace, until_empty
-        self.health = Health(tools.now)
+        self.health = health or Health(tools.now)
         self.health.on_back = lambda: self._extend_now.set()  # noqa: PLW0108 - that event is replaced
         self._tools = replace(tools, queue=watched(tools.queue, self.health))
         self._holds: dict[int, Hold] = {}
         """By identity: an agent that lost a run and claims it again holds it twice for a while."""
+        self.health.runs, self.health.slots = self._holds.__len__, info.limit
         self._retried: set[str] = set()
         self._executed = 0
         self._draining = self._forced = False
@@ -96,6 +90,7 @@ class Agent:
                 services.start_soon(self.health.watch, name="health")
                 services.start_soon(self._listen, name="listener")
                 services.start_soon(self._keep_leases, name="leases")
+                self.health.begins()
                 ready()
                 async with anyio.create_task_group() as runs:
                     for claim in adopted:
@@ -107,6 +102,7 @@ class Agent:
         """Claim nothing more; a second time: end what runs."""
         if not self._draining:
             self._draining = True
+            self.health.drains()
             events.agent_draining(len(self._holds))
         elif not self._forced:
             self._forced = True
@@ -153,6 +149,7 @@ class Agent:
             with anyio.CancelScope(deadline=beat):
                 await self._extend_now.wait()
             self._extend_now = anyio.Event()
+            self.health.turned(self._pace.heartbeat)
             beaten = anyio.current_time() >= beat
             if self._holds or beaten or self._contact.lost():  # a poke is about cancelling only if we hold something
                 before = anyio.current_time()
@@ -166,9 +163,9 @@ class Agent:
     async def _extend(self, before: float) -> None:
         holds = {(hold.claim.run.id, hold.claim.number): hold for hold in self._holds.values()}
         info = replace(self._info, running=len(holds), draining=self._draining)
-        claims = [hold.claim for hold in holds.values()]
+        leases = self._tools.leases
         try:
-            verdicts = await self._tools.queue.extend(info, claims)
+            verdicts = await self._tools.queue.extend(info, [hold.claim for hold in holds.values()])
         except QueueUnavailable:
             return
         if self._contact.made():
@@ -180,17 +177,13 @@ class Agent:
             elif verdict is Verdict.CANCEL:
                 hold.end(Reason.CANCELLED)
             if verdict is not Verdict.LOST:
-                await hold.move(before + self._lease(hold))
+                await hold.move(before + (leases.running if hold.started else leases.claimed))
 
     async def _resolve_lost(self) -> None:
         """See to the runs of agents that are gone also while we are too full to claim, and the claim does not."""
-        if self._contact.settling() > 0:
-            return
-        with contextlib.suppress(QueueUnavailable):
-            events.runs_resolved(await self._tools.queue.reap())
-
-    def _lease(self, hold: Hold) -> float:
-        return self._tools.leases.running if hold.started else self._tools.leases.claimed
+        if self._contact.settling() <= 0:
+            with contextlib.suppress(QueueUnavailable):
+                events.runs_resolved(await self._tools.queue.reap())
 
     # Runs
 

@@ -69,6 +69,11 @@ def agent_started(agent: AgentInfo, queue: str) -> None:
     )
 
 
+def probes_listen(address: str) -> None:
+    """Whoever asks at that address is answered."""
+    _log.info("probes.listen", address=address, paths="/livez /readyz /metrics")
+
+
 def agent_draining(running: int) -> None:
     """First signal: nothing more is claimed."""
     _log.info("agent.draining", running=running, hint="a second signal ends them")
@@ -87,7 +92,7 @@ def agent_stopped(*, runs: int, forced: bool) -> None:
 def queue_unavailable(verb: str, since: float, why: str) -> None:
     """The queue gives no answer any more; told once, until it is back. ``since``: when it was asked."""
     hint = "running attempts go on until their lease ends; what they print waits in the spool"
-    _log.warning("queue.unavailable", verb=verb, since=_iso(since), why=why, hint=hint)
+    _log.warning("queue.unavailable", verb=verb, since=iso(since), why=why, hint=hint)
 
 
 def queue_back(seconds: float) -> None:
@@ -171,7 +176,8 @@ def remains_left(ref: str, error: BaseException) -> None:
     _log.warning("spool.left", ref=ref, error=str(error))
 
 
-def _iso(when: float) -> str:
+def iso(when: float) -> str:
+    """A time as the log shows it, and whoever tells of the same."""
     return datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds")
 
 

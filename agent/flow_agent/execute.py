@@ -30,7 +30,8 @@ PARKED = 3600.0
 @dataclass(frozen=True, kw_only=True)
 class Tools:
     """What every attempt of an agent shares. ``release_for``: seconds for which a fetch that fails in a way that
-    may pass is tried again through the queue; ``now`` is the wall clock."""
+    may pass is tried again through the queue; ``now`` is the wall clock; ``ended`` is
+    told how an attempt ended and how long its phases took."""
 
     queue: Queue
     launchers: Mapping[str, Launcher]
@@ -39,6 +40,7 @@ class Tools:
     leases: Leases
     release_for: float = 600.0
     now: Callable[[], float] = time.time
+    ended: Callable[[Outcome, Mapping[str, float]], None] = lambda *_: None
 
 
 class NotStarted(Exception):
@@ -191,6 +193,7 @@ async def _finish(hold: Hold, outcome: Outcome, tools: Tools, phases: dict[str, 
     if await _forgiving(claim, finish):
         hold.retry_in = retry_in
         events.attempt_ended(claim, outcome, phases, retry_in)
+        tools.ended(outcome, phases)
 
 
 async def _clear(hold: Hold, launcher: Launcher) -> None:

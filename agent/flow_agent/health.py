@@ -19,13 +19,15 @@ WRITES = frozenset({"announce", "append_logs", "claim", "extend", "finish", "rel
 still lets us read, and that are repeated until they have an answer."""
 SLOW = 5.0
 """Seconds after which a call that has no answer yet counts as one that has none."""
+HANGS = 90.0
+"""Seconds for which a queue may keep one caller waiting."""
 FORGOTTEN = 60.0
 """Seconds after which nobody repeats a call that failed, so that its failing says nothing of now any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Away:
-    """The queue does not answer ``since`` a time (seconds since the epoch), for a reason in words."""
+    """Something is not as it should ``since`` a time (seconds since the epoch), for a reason in words."""
 
     since: float
     why: str
@@ -43,10 +45,42 @@ class Health:
         self.back = anyio.Event()
         """Set, and replaced, at the first answer after a call that had none."""
         self.on_back: Callable[[], None] = lambda: None
+        self.on_answer: Callable[[str, float], None] = lambda *_: None
+        """Told of each answer, and how long it took."""
+        self.runs: Callable[[], int] = lambda: 0
+        self.slots = 0
+        self.draining = False
+        self._not_claiming: Away | None = Away(since=now(), why="it is starting: it waits for the queue's first answer")
+        self._turned: float | None = None
+        self._turn = math.inf
 
     def away(self) -> Away | None:
         """Since when and why the queue does not answer; None while it does."""
         return self._away
+
+    def not_ready(self) -> Away | None:
+        """Since when and why no runs are claimed; None while they are."""
+        return self._away or self._not_claiming
+
+    def begins(self) -> None:
+        """From now on it claims."""
+        self._not_claiming = None
+
+    def drains(self) -> None:
+        """From now on it claims nothing more."""
+        self.draining = True
+        self._not_claiming = Away(since=self._now(), why="it drains: it claims nothing more")
+
+    def turned(self, heartbeat: float) -> None:
+        """The keeping of leases goes round, every ``heartbeat`` seconds or a little later."""
+        self._turned, self._turn = anyio.current_time(), heartbeat
+
+    def stuck(self) -> str | None:
+        """Why the agent does nothing any more, as it seems; a queue that is away is no such reason."""
+        silent = anyio.current_time() - (self._turned or math.inf)
+        if silent > 3 * self._turn + HANGS:
+            return f"leases were last looked at {silent:.0f} s ago, expected every {self._turn:g} s"
+        return None
 
     async def watch(self) -> None:
         """Notice also calls that hang, which are no answer either. Ends by being cancelled."""
@@ -74,7 +108,8 @@ class Health:
 
     def answered(self, call: int) -> None:
         """That call had an answer."""
-        verb, _ = self._calls.pop(call)
+        verb, began = self._calls.pop(call)
+        self.on_answer(verb, max(0.0, self._now() - began))
         self._answered = time.monotonic()
         if not self._failing:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -47,6 +48,15 @@ async def leased(
         if anyio.current_time() - before <= lease / 4:
             break
     return answer, before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Seconds between looks at an idle queue (jittered), between signs of life, and for the last words of a stop."""
+
+    poll: float = 5.0
+    heartbeat: float = 10.0
+    last_words: float = 60.0
 
 
 class Hold:

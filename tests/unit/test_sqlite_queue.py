@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -316,7 +317,7 @@ except FlowAgentError as error:
     await migrate(url)
     for folder in (path.parent, *path.parent.parents[:3]):
         with contextlib.suppress(PermissionError):
-            folder.chmod(0o755)
+            folder.chmod(stat.S_IMODE(folder.stat().st_mode) | 0o055)
     path.chmod(0o444)
     path.with_name("queue.db.lock").chmod(0o666)
     if what == "folder":

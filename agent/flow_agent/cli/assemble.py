@@ -12,16 +12,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from flow_agent import plugins
-from flow_agent.agent import Agent, Pace
+from flow_agent import events, plugins
+from flow_agent.agent import Agent
 from flow_agent.cache import Cache
 from flow_agent.errors import FlowAgentError
 from flow_agent.execute import Tools
+from flow_agent.health import Health
+from flow_agent.hold import Pace
 from flow_agent.identity import checked_name, held
 from flow_agent.model import AgentInfo, Registration
 from flow_agent.objects.pool import clients
 from flow_agent.ports import Launcher, Leases, Queue, Storage
 from flow_agent.prepare import Means, attempt_variables
+from flow_agent.probes import Probes, served
 from flow_agent.resolver import Resolver, opened
 from flow_agent.retry import Policy
 from flow_agent.settings import Settings
@@ -31,11 +34,17 @@ from flow_agent.workspace import spool_root
 
 @asynccontextmanager
 async def assembled(
-    settings: Settings, queue: Queue, *, name: str | None = None, until_empty: bool = False
+    settings: Settings,
+    queue: Queue,
+    *,
+    name: str | None = None,
+    until_empty: bool = False,
+    probes: str | None = None,
 ) -> AsyncIterator[tuple[Agent, AgentInfo]]:
     """An agent that works on ``queue`` and has not begun to, with what it says of itself.
 
-    It holds its name (``name``, else the settings') in the home while the block runs.
+    It holds its name (``name``, else the settings') in the home while the block runs, and answers probes at the address
+    ``probes``, if there is one.
 
     Raises AgentRunning: another one holds it. InvalidInput: the name or a launcher's cannot be. FlowAgentError: the
     home cannot be written.
@@ -62,7 +71,12 @@ async def assembled(
         }
         info = replace(_info(settings, launchers), id=lasting, name=name)
         pace = Pace(poll=settings.agent.poll, heartbeat=settings.lease.heartbeat, last_words=settings.report.seconds)
-        yield Agent(info, _tools(settings, queue, launchers, name, resolver), pace, until_empty=until_empty), info
+        health, tools = Health(), _tools(settings, queue, launchers, name, resolver)
+        if probes:
+            asked = Probes(health)
+            tools = replace(tools, ended=asked.ended)
+            events.probes_listen(await stack.enter_async_context(served(probes, asked)))
+        yield Agent(info, tools, pace, until_empty=until_empty, health=health), info
 
 
 def _info(settings: Settings, launchers: dict[str, Launcher]) -> AgentInfo:

@@ -47,7 +47,7 @@ def start(settings: Settings, until_empty: bool) -> int:
 async def _start(settings: Settings, until_empty: bool) -> int:
     async with (
         operations.open_queue(settings.queue, **settings.queue_arguments()) as queue,
-        assembled(settings, queue, until_empty=until_empty) as (agent, info),
+        assembled(settings, queue, until_empty=until_empty, probes=settings.probes.listen) as (agent, info),
     ):
         url = operations.shown_url(settings.queue)
         return 0 if await agent.serve(ready=lambda: events.agent_started(info, url)) else 1

@@ -22,7 +22,7 @@ OURS = ("flow_agent.launchers", "flow_agent.redact")
 def main() -> NoReturn:
     """Run the attempt and end the process."""
     _look_fresh()
-    descriptors = len(os.listdir("/proc/self/fd")) - 1
+    descriptors = _open_descriptors()
     from flow_agent.runner.main import main as run
 
     code = 1
@@ -66,9 +66,16 @@ def _end(code: int, descriptors: int) -> NoReturn:
     with contextlib.suppress(BaseException):
         threading._shutdown()  # type: ignore[attr-defined]  # as multiprocessing ends its processes
     atexit._run_exitfuncs()
-    if len(os.listdir("/proc/self/fd")) > descriptors + 1:  # and the one that lists them
+    if _open_descriptors() > descriptors:
         _write_forgotten_files()
     os._exit(code & 0xFF)
+
+
+def _open_descriptors() -> int:
+    try:
+        return len(os.listdir("/proc/self/fd")) - 1  # but the one that lists them
+    except OSError:  # the flow left none to list them with
+        return sys.maxsize
 
 
 def _write_forgotten_files() -> None:

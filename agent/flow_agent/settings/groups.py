@@ -209,6 +209,16 @@ class SQLiteSettings(Group):
     )
 
 
+class ProbesSettings(Group):
+    """What others may ask a running agent."""
+
+    listen: Annotated[str, Option(("--probes",), "ADDRESS")] = Field(
+        default="",
+        description="HOST:PORT at which `/livez`, `/readyz` and `/metrics` are answered by HTTP; default: nowhere."
+        " Anybody who reaches it may ask.",
+    )
+
+
 class LogSettings(Group):
     """The agent's own log, on stderr."""
 

@@ -20,6 +20,7 @@ from flow_agent.settings.groups import (
     LeaseSettings,
     LogSettings,
     OutputSettings,
+    ProbesSettings,
     ProcessSettings,
     ReportSettings,
     ResultSettings,
@@ -69,6 +70,7 @@ class Settings(BaseSettings):
     report: ReportSettings = ReportSettings()
     process: ProcessSettings = ProcessSettings()
     output: OutputSettings = OutputSettings()
+    probes: ProbesSettings = ProbesSettings()
     sqlite: SQLiteSettings = SQLiteSettings()
     log: LogSettings = LogSettings()
 
