@@ -83,9 +83,10 @@ def _open_standard_streams() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code."""
+    """Run the command line; the exit code. Without ``arguments`` it is the program itself, and may end right here."""
     code = _main(arguments)
-    _leave_stuck_threads(code)
+    if arguments is None:  # else the threads of this process are the caller's
+        _leave_stuck_threads(code)
     return code
 
 
