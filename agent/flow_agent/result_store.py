@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import replace
@@ -48,7 +49,8 @@ async def with_result(hold: Hold, outcome: Outcome, ending: Ending, *, means: Me
     try:
         store: ResultStore = plugins.load("results", description["type"]).from_description(description)
         location = store.render(flow=claim.run.flow, run_id=claim.run.id, attempt=claim.attempt)
-        digest = await anyio.to_thread.run_sync(digest_of, source)
+        small = os.path.getsize(source) <= INLINE  # noqa: ASYNC240, PTH202 - asking a thread would take longer
+        digest = digest_of(source) if small else await anyio.to_thread.run_sync(digest_of, source)
         kept = {
             "store": description,
             "location": location,

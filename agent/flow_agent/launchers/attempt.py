@@ -119,7 +119,7 @@ def _become(program: dict[str, Any] | None, descriptors: dict[int, int], fail: i
         linux.die_with_parent()
         if os.getppid() != parent:
             os._exit(1)
-        _usual_signals(program is None)
+        _usual_signals(program)
         high = {_high(source): target for source, target in descriptors.items()}
         fail = _high(fail)
         null = os.open(os.devnull, os.O_RDONLY)
@@ -138,15 +138,14 @@ def _become(program: dict[str, Any] | None, descriptors: dict[int, int], fail: i
     os._exit(127)
 
 
-def _usual_signals(stays_python: bool) -> None:
-    """As a program finds them at its start; one that is Python already, as Python has them."""
+def _usual_signals(program: dict[str, Any] | None) -> None:
+    """As a program finds them at its start; one that is Python already, as Python has them, which ignores two."""
     signal.set_wakeup_fd(-1)
-    for name in ("SIGCHLD", "SIGTERM", "SIGHUP", "SIGINT", "SIGPIPE", "SIGXFSZ"):
-        signal.signal(getattr(signal, name), signal.SIG_DFL)
-    if stays_python:
+    usual = (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP)
+    for number in usual if program is None else (*usual, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    if program is None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        for name in ("SIGPIPE", "SIGXFSZ"):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _high(descriptor: int) -> int:

@@ -103,18 +103,16 @@ class Keeper:
     def _kept(self, orders: dict[str, Any], attempt: Attempt, early: list[bytes]) -> bool:
         """Keep ``attempt`` to its end; whether it is the last one."""
         os.chdir(orders["folder"])
-        own = os.dup(2)
-        log = os.open("keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        os.dup2(log, 2)
-        os.close(log)
         self._keep = keep = Keep(orders, attempt, self._daemon.fileno(), self._said, self._wake)
         if self._stopped:
             keep.stop()
-        keep.keep(early)
+        try:
+            keep.keep(early)
+        except Exception:  # noqa: BLE001 - its attempt ends with it, and the daemon tells why
+            _log_fault()
+            os._exit(1)
         self._keep = None
         keep.close()
-        os.dup2(own, 2)
-        os.close(own)
         with contextlib.suppress(FileNotFoundError):  # the home was deleted
             os.chdir(os.path.dirname(orders["folder"]))
         return keep.alone or self._stopped or bool(orders["redacted"] or orders["go"]["secrets"])
@@ -123,6 +121,15 @@ class Keeper:
         self._stopped = True
         if self._keep is not None:
             self._keep.stop()
+
+
+def _log_fault() -> None:
+    """Leave a traceback where the daemon looks for the last words of a keeper."""
+    import traceback  # a program of its own has no other use for it
+
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open("keeper.log", flags, 0o600), "a") as log:
+        traceback.print_exc(file=log)
 
 
 def serve(daemon: socket.socket, program: dict[str, Any] | None) -> bool:

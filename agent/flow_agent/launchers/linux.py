@@ -7,6 +7,11 @@ import signal
 import sys
 import threading
 from collections import defaultdict
+from functools import cache
+
+TYPE_CHECKING = False  # typing itself costs every keeper some 10 ms
+if TYPE_CHECKING:
+    import ctypes
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
 LINUX = sys.platform == "linux"
@@ -14,11 +19,17 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def _prctl(option: int, value: int) -> bool:
-    if not LINUX:
-        return False
+    return LINUX and _libc().prctl(option, value, 0, 0, 0) == 0
+
+
+@cache
+def _libc() -> ctypes.CDLL:
     import ctypes  # some milliseconds; the daemon does not need it before its first keeper
 
-    return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl.restype = ctypes.c_int
+    libc.getenv.restype = ctypes.c_void_p
+    return libc
 
 
 def show_memory() -> bool:
@@ -79,9 +90,7 @@ def mark(name: str, value: str) -> None:
     if LINUX:
         import ctypes  # as above
 
-        find = ctypes.CDLL(None).getenv
-        find.restype = ctypes.c_void_p
-        place = find(name.encode())
+        place = _libc().getenv(name.encode())
         if place and len(ctypes.string_at(place)) == len(value):
             ctypes.memmove(place, value.encode(), len(value))
 

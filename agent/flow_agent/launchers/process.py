@@ -45,6 +45,8 @@ class ProcessLauncher:
         self._root, self._nursery = root, nursery
         self._keepers: dict[str, tuple[Environment, Parked, bool]] = {}
         """By ref; the last is whether the keeper may keep another attempt after it."""
+        self._deadlines: dict[str, float] = {}
+        """Of attempts that wait for the word to go, which brings it along."""
         self._news: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
 
     async def create(self, spec: LaunchSpec) -> str:
@@ -54,6 +56,7 @@ class ProcessLauncher:
             raise LaunchError(f"the attempt could not be started: no folder {spec.working_dir} that it may enter")
         try:
             os.mkfifo(folder / CONTROL, 0o600)
+            self._deadlines[folder.name] = spec.deadline
             for tries in range(1, TRIES + 1):
                 try:
                     await self._order_one(spec, folder)
@@ -86,11 +89,15 @@ class ProcessLauncher:
 
     async def go(self, ref: str) -> None:
         """Let user code run."""
-        self._order(ref, go=True)
+        deadline = self._deadlines.pop(ref, None)
+        self._order(ref, **({} if deadline is None else {"deadline": deadline}), go=True)
 
     async def extend(self, ref: str, deadline: float) -> None:
         """Move the keeper's deadline."""
-        self._order(ref, deadline=deadline)
+        if ref in self._deadlines:  # it runs no code of the user yet, and has time
+            self._deadlines[ref] = deadline
+        else:
+            self._order(ref, deadline=deadline)
 
     async def wait(self, ref: str, sink: Sink, *, attempt: int, after: int = 0) -> Ending:
         """Follow the spool to its end."""
@@ -116,6 +123,7 @@ class ProcessLauncher:
     async def stop(self, ref: str, grace: float) -> None:
         """Have the keeper end it; a keeper that does not is killed with its attempt."""
         folder = self._root / ref
+        self._deadlines.pop(ref, None)
         self._order(ref, stop=grace)
         with anyio.move_on_after(grace + HUNG):
             while self._ended(folder) is None:
@@ -126,6 +134,7 @@ class ProcessLauncher:
 
     async def remove(self, ref: str) -> None:
         """Delete the folder, which the keeper has left."""
+        self._deadlines.pop(ref, None)
         if (kept := self._keepers.pop(ref, None)) is not None:
             wanted, parked, again = kept
             await self._nursery.give_back(wanted, parked, again=again)

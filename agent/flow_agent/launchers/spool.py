@@ -129,23 +129,33 @@ def _open(path: Path) -> BinaryIO:
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW))
 
 
+_PIECE = 65_536
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The JSON object in ``path``; None if there is no such file."""
     try:
-        with _open(path) as file:
-            content: dict[str, Any] = json.load(file)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    try:  # a file object would ask the system four more questions
+        pieces = []
+        while piece := os.read(descriptor, _PIECE):
+            pieces.append(piece)
+    finally:
+        os.close(descriptor)
+    content: dict[str, Any] = json.loads(b"".join(pieces))
     return content
 
 
 def write_json(path: Path, content: Mapping[str, Any] | None) -> None:
     """Put a JSON object at ``path``, whole or not at all."""
-    staged = path.with_name(path.name + ".tmp")
-    with open(staged, "w", encoding="utf-8", opener=_private) as file:
-        json.dump(content, file)
-    staged.rename(path)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    staged = f"{path}.tmp"
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        data = json.dumps(content).encode()
+        while data:
+            data = data[os.write(descriptor, data) :]
+    finally:
+        os.close(descriptor)
+    os.rename(staged, path)  # noqa: PTH104 - for each run, and Path takes its time

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 WARM = (
     *("asyncio", "cloudpickle", "inspect", "logging", "pathlib", "random", "traceback", "typing"),
     *("flow_agent.current", "flow_agent.flow", "flow_agent.run_configs"),
-    *("flow_agent.runner.main", "flow_agent.runner.load", "flow_agent.runner.stored"),
+    *("flow_agent.runner.main", "flow_agent.runner.load", "flow_agent.runner.stored", "flow_agent.runner.forked"),
 )
 """What most flows need, or the runner for them."""
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from flow_agent.home import home, make_private, sync_folder
 from flow_agent.results.base import LOCATION, checked_location, inside, rendered
@@ -60,25 +60,26 @@ class LocalResult:
         Raises OSError: it cannot be written; PermissionError also where ``location`` leads out of the folder.
         """
         path = self._path(location)
-        make_private(path.parent)
-        digest, size = hashlib.sha256(), 0
-        with (
-            source.open("rb") as file,
-            NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as part,
-        ):
+        try:
+            os.mkdir(path.parent, 0o700)  # noqa: PTH102 - usually only the run's own folder is missing
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            make_private(path.parent)
+        new = not path.exists()
+        with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False, buffering=0) as part:
             try:
-                while chunk := file.read(_CHUNK):
-                    part.write(chunk)
-                    digest.update(chunk)
-                    size += len(chunk)
-                part.flush()
-                os.fsync(part.fileno())
+                size, digest = _copy(source, part)
+                if not new:  # it may be lost only once the other is on the disk
+                    os.fsync(part.fileno())
                 Path(part.name).replace(path)
+                if new:  # content and name in one go
+                    os.fsync(part.fileno())
             except BaseException:
                 Path(part.name).unlink(missing_ok=True)
                 raise
         sync_folder(path.parent)
-        return {"store": self.describe(), "location": location, "size": size, "digest": digest.hexdigest()}
+        return {"store": self.describe(), "location": location, "size": size, "digest": digest}
 
     def read(self, location: str) -> Path:
         """The file at ``location``.
@@ -110,3 +111,16 @@ class LocalResult:
 
     def __repr__(self) -> str:
         return f"LocalResult(dir={str(self.dir)!r}, location={self.location!r})"
+
+
+def _copy(source: Path, target: IO[bytes]) -> tuple[int, str]:
+    """Copy to an unbuffered file; gives size in bytes and SHA-256 (hex)."""
+    digest, size = hashlib.sha256(), 0
+    with source.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[target.write(rest) :]
+    return size, digest.hexdigest()

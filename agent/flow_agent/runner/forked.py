@@ -18,6 +18,9 @@ from typing import NoReturn, TextIO
 OURS = ("flow_agent.launchers", "flow_agent.redact")
 """What the keeper needed; an attempt that is started as a program has none of it."""
 
+_kept: list[object] = []
+"""Modules that nobody finds any more. Taking them apart would copy the memory that they share with the keeper."""
+
 
 def main() -> NoReturn:
     """Run the attempt and end the process."""
@@ -39,7 +42,7 @@ def _look_fresh() -> None:
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     for name in [name for name in sys.modules if name.startswith(OURS)]:
-        del sys.modules[name]
+        _kept.append(sys.modules.pop(name))
     if (numpy := sys.modules.get("numpy.random")) is not None:  # random itself sees to it; this one does not
         numpy.seed()
 
