@@ -34,8 +34,8 @@ from flow_agent.model import AgentInfo, Claim, Reason, Verdict
 
 FASTEST_EXTEND = 0.2
 """Seconds between two extensions that pokes asked for: a burst of submits must not become one of writes."""
-CLAIM_FIRST = 0.05
-"""Seconds for which a listener that was woken leaves the queue to the claim."""
+CLAIM_FIRST = 0.02
+"""Seconds for which a listener that was woken only listens: looking for what is due would hold up the claim."""
 OVERDUE = 0.02
 """Seconds until the next look when a run is due already and the claim that promotes it is on its way."""
 
@@ -61,7 +61,6 @@ class Agent:
         self._executed = 0
         self._draining = self._forced = False
         self._changed = anyio.Event()
-        self._claimed = anyio.Event()
         self._extend_now = anyio.Event()
         self._drained = anyio.Event()
         self._contact = Contact(tools.leases.claimed, pace.heartbeat)
@@ -120,11 +119,14 @@ class Agent:
                 self.drain()
 
     async def _listen(self) -> None:
-        deaf = False
+        deaf = poked = False
         while True:
             try:
-                await self._tools.queue.wait(await self._quiet_time())
-                deaf = False
+                with anyio.move_on_after(CLAIM_FIRST if poked else await self._quiet_time()) as quiet:
+                    await self._tools.queue.wait(2 * self._pace.poll)
+                was_poked, poked, deaf = poked, not quiet.cancelled_caught, False
+                if was_poked and not poked:
+                    continue
             except QueueUnavailable as error:
                 if not deaf and self.health.away() is None:
                     events.wake_up_lost(error)
@@ -132,10 +134,7 @@ class Agent:
                 await anyio.sleep(self._pace.poll)
             else:
                 self._extend_now.set()
-            self._claimed = anyio.Event()
             self._change()
-            with anyio.move_on_after(CLAIM_FIRST):  # looking for what is due would slow it down
-                await self._claimed.wait()
 
     async def _quiet_time(self) -> float:
         """Seconds for which nothing is expected: the jittered poll, or less if a run becomes due before."""
@@ -233,7 +232,6 @@ class Agent:
             changed = self._changed
             free = self._info.limit - sum(not hold.over for hold in self._holds.values())
             claims = await self._claim(free) if free > 0 else []
-            self._claimed.set()
             for claim, before in claims:
                 events.run_claimed(claim)
                 self._start(runs, claim, before)

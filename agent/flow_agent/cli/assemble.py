@@ -31,6 +31,9 @@ from flow_agent.settings import Settings
 from flow_agent.version import __version__
 from flow_agent.workspace import spool_root
 
+_STORAGES = 1_024
+"""Registrations whose storages are kept made."""
+
 
 @asynccontextmanager
 async def assembled(
@@ -99,7 +102,7 @@ def _info(settings: Settings, launchers: dict[str, Launcher]) -> AgentInfo:
 
 def _tools(settings: Settings, queue: Queue, launchers: dict[str, Launcher], name: str, resolver: Resolver) -> Tools:
     means = Means(
-        storage=_storage,
+        storage=_Storages(),
         secrets=resolver,
         cache=Cache(settings.home / "cache", settings.cache.limit),
         write_for=settings.result.seconds,
@@ -125,6 +128,17 @@ def _launcher_options(settings: Settings, launcher: str) -> dict[str, Any]:
     return settings.process.model_dump() | {"env": attempt_variables(settings.agent.env, os.environ)}
 
 
-def _storage(registration: Registration) -> Storage:
-    storage: Storage = plugins.load("storages", registration.storage["type"]).from_description(registration.storage)
-    return storage
+class _Storages:
+    """The storage of a registration, which never changes; making one anew takes longer than copying a small flow."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, int], Storage] = {}
+
+    def __call__(self, registration: Registration) -> Storage:
+        key = registration.flow, registration.version
+        if (made := self._made.get(key)) is None:
+            made = plugins.load("storages", registration.storage["type"]).from_description(registration.storage)
+            if len(self._made) >= _STORAGES:
+                self._made.clear()
+            self._made[key] = made
+        return made

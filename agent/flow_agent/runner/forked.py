@@ -15,8 +15,11 @@ import threading
 import traceback
 from typing import NoReturn, TextIO
 
-OURS = ("flow_agent.launchers", "flow_agent.redact")
-"""What the keeper needed; an attempt that is started as a program has none of it."""
+HIDDEN = [name for name in sys.modules if name.startswith(("flow_agent.launchers", "flow_agent.redact"))]
+"""What the keeper needed; an attempt that is started as a program has none of it.
+
+Found before the fork: looking at a name writes into its memory, and so copies it.
+"""
 
 _kept: list[object] = []
 """Modules that nobody finds any more. Taking them apart would copy the memory that they share with the keeper."""
@@ -41,8 +44,8 @@ def _look_fresh() -> None:
         stream = _stream(descriptor, getattr(sys, name))
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    for name in [name for name in sys.modules if name.startswith(OURS)]:
-        _kept.append(sys.modules.pop(name))
+    for name in HIDDEN:
+        _kept.append(sys.modules.pop(name, None))
     if (numpy := sys.modules.get("numpy.random")) is not None:  # random itself sees to it; this one does not
         numpy.seed()
 
