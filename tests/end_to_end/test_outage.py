@@ -269,6 +269,8 @@ def test_an_outage_at_any_moment_of_many_runs_loses_and_doubles_nothing(outages:
     cli = outages.cli
     outages.register()
     cli.start("--poll", "0.5", "--limit", "4")
+    # One that starts while the file is away begins a queue of its own.
+    cli.until(lambda: outages.count("agent.started"))
     runs = cli.submit("lines", "-p", "n=3", "--count", "60")
     for way in itertools.islice(itertools.cycle([Outages.move, Outages.transaction, Outages.lock]), 12):
         with way(outages):

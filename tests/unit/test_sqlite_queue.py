@@ -187,11 +187,17 @@ async def main():
     agent = AgentInfo(id=sys.argv[2], name=sys.argv[2], incarnation="1")
     n = 0
     async with open_queue(sys.argv[1]) as queue:
+        print("ready", flush=True)
+        input()
         while claims := await queue.claim(agent, 3, f"r{(n := n + 1)}"):
             print(*(claim.run.id for claim in claims), sep="\\n")
 anyio.run(main)
 """
-    with child(code, url, "one") as one, child(code, url, "two") as two:
+    with child(code, url, "one", stdin=-1) as one, child(code, url, "two", stdin=-1) as two:
+        for process in (one, two):
+            assert process.stdout.readline() == "ready\n"
+        for process in (one, two):
+            print(file=process.stdin, flush=True)
         outputs = [process.communicate(timeout=60)[0].split() for process in (one, two)]
     assert sorted(outputs[0] + outputs[1]) == sorted(run.id for run in await queue.runs(limit=1000))
     assert all(outputs)

@@ -14,13 +14,13 @@ TYPE_CHECKING = False  # typing itself costs every keeper some 10 ms
 if TYPE_CHECKING:
     from typing import Any
 
-GO_SIZE = 1 << 20
-"""Bytes that the pipe for the word to go is made to take, where the message is longer than a pipe usually takes."""
+MESSAGE_SIZE = 1 << 20
+"""Bytes that the pipe for the message is made to take, where that is longer than a pipe usually takes."""
 PIPE_SIZE = 65536
 
 GO_WORD = b"go\n"
 
-GO, EVENTS = 3, 4
+MESSAGE, EVENTS, GO = 3, 4, 5
 """The attempt's descriptors, as ``runner.main`` knows them; output is 1 and 2."""
 
 MARK = "FLOW_AGENT_ATTEMPT"
@@ -41,14 +41,15 @@ class NotStarted(Exception):
 
 
 class Attempt:
-    """A started process, parked until ``go``. ``output`` and ``events`` are the descriptors to read from.
+    """A started process, parked until the word to go is in the pipe ``word``, which the daemon has too.
 
-    ``mark`` stands in its environment and in that of whatever it starts.
+    ``output`` and ``events`` are the descriptors to read from; ``mark`` stands in its environment and in that of
+    whatever it starts.
     """
 
-    def __init__(self, pid: int, *, output: int, events: int, go: int, mark: str) -> None:
+    def __init__(self, pid: int, *, output: int, events: int, message: int, word: int, mark: str) -> None:
         self.pid, self.output, self.events, self.mark = pid, output, events, mark
-        self._go = go
+        self._message, self.word = message, word
         for descriptor in (output, events):
             os.set_blocking(descriptor, False)
 
@@ -56,17 +57,15 @@ class Attempt:
         """Give the runner its message, one line, for all that it can do before the word to go."""
         if len(message) > PIPE_SIZE:
             with contextlib.suppress(OSError, AttributeError):
-                fcntl.fcntl(self._go, fcntl.F_SETPIPE_SZ, GO_SIZE)
+                fcntl.fcntl(self._message, fcntl.F_SETPIPE_SZ, MESSAGE_SIZE)
         with contextlib.suppress(BrokenPipeError):
             while message:
-                message = message[os.write(self._go, message) :]
+                message = message[os.write(self._message, message) :]
 
     def go(self) -> None:
-        """User code runs from here on. A second time does nothing."""
-        if self._go >= 0:
-            with contextlib.suppress(BrokenPipeError):
-                os.write(self._go, GO_WORD)
-            self.close()
+        """User code runs from here on. A second time does nothing: the attempt reads one word."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.word, GO_WORD)
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole process group, if there is one left."""
@@ -74,10 +73,9 @@ class Attempt:
             os.killpg(self.pid, number)
 
     def close(self) -> None:
-        """Close what was not used."""
-        if self._go >= 0:
-            os.close(self._go)
-            self._go = -1
+        """Close the ways to it."""
+        os.close(self._message)
+        os.close(self.word)
 
 
 def start(program: dict[str, Any] | None) -> Attempt | None:
@@ -88,27 +86,28 @@ def start(program: dict[str, Any] | None) -> Attempt | None:
     Raises NotStarted.
     """
     mark = os.urandom(MARK_LENGTH // 2).hex()
-    (output, output_end), (events, events_end), (go_end, go), (failed, fail) = (os.pipe() for _ in range(4))
+    pipes = [os.pipe() for _ in range(5)]
+    (output, output_end), (events, events_end), (message_end, message), (word_end, word), (failed, fail) = pipes
     try:
         pid = os.fork()
     except OSError as error:
-        for descriptor in (output, output_end, events, events_end, go_end, go, failed, fail):
+        for descriptor in (each for pipe in pipes for each in pipe):
             os.close(descriptor)
         raise NotStarted(error.errno or 0, f"{error.strerror}: no process could be forked") from None
     if pid == 0:
-        _become(program, {go_end: GO, events_end: EVENTS, output_end: 1}, fail, mark)
+        _become(program, {message_end: MESSAGE, events_end: EVENTS, word_end: GO, output_end: 1}, fail, mark)
         return None
-    for descriptor in (output_end, events_end, go_end, fail):
+    for descriptor in (output_end, events_end, message_end, word_end, fail):
         os.close(descriptor)
     with os.fdopen(failed, "rb") as pipe:  # ends when it has become what it is to be
         problem = pipe.read()
     if problem:
         os.waitpid(pid, 0)
-        for descriptor in (output, events, go):
+        for descriptor in (output, events, message, word):
             os.close(descriptor)
         number, _, why = problem.decode(errors="replace").partition(" ")
         raise NotStarted(int(number), why)
-    return Attempt(pid, output=output, events=events, go=go, mark=mark)
+    return Attempt(pid, output=output, events=events, message=message, word=word, mark=mark)
 
 
 def _become(program: dict[str, Any] | None, descriptors: dict[int, int], fail: int, mark: str) -> None:
@@ -130,7 +129,7 @@ def _become(program: dict[str, Any] | None, descriptors: dict[int, int], fail: i
         if program is None:
             linux.show_memory()
             linux.mark(MARK, mark)
-            os.closerange(EVENTS + 1, os.sysconf("SC_OPEN_MAX"))
+            os.closerange(GO + 1, os.sysconf("SC_OPEN_MAX"))
             return
         os.execve(program["argv"][0], program["argv"], {**program["env"], MARK: mark})
     except OSError as error:
@@ -149,5 +148,5 @@ def _usual_signals(program: dict[str, Any] | None) -> None:
 
 
 def _high(descriptor: int) -> int:
-    """A copy out of the way of 0 to 4."""
+    """A copy out of the way of 0 to 5."""
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)

@@ -2,8 +2,8 @@
 
 A zygote forks it, and it forks its attempts; or the daemon starts it as a program of its own (``python -I -S``), and it
 starts attempts as programs too. Its socket to the daemon carries lines of JSON: first it says that an attempt is parked
-(``Hello``), then it is given orders, which hold the secrets: they are never in argv, environment or on the disk. Then
-it has ended, or says hello again.
+and hands over the pipe that lets it go; then it is given orders, which hold the secrets: they are never in argv,
+environment or on the disk. Then it has ended, or says hello again.
 
 The attempt is started before the orders come. So it is ready when they do, and there is nothing in it of what the
 keeper learns from them; a keeper that was given secrets serves no second attempt.
@@ -27,6 +27,7 @@ from flow_agent.launchers.lines import Lines
 
 TYPE_CHECKING = False  # typing itself costs every keeper some 10 ms
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 USES = 200
@@ -71,11 +72,11 @@ class Keeper:
     def _hello(self, attempt: Attempt) -> None:
         ours, child = os.getpid(), attempt.pid
         who = {"pid": ours, "start": linux.start_time(ours), "child": child, "child_start": linux.start_time(child)}
-        self._say(hello=who | {"mark": attempt.mark})
+        self._say([attempt.word], hello=who | {"mark": attempt.mark})
 
-    def _say(self, **message: Any) -> None:
+    def _say(self, descriptors: Sequence[int] = (), **message: Any) -> None:
         with contextlib.suppress(OSError):  # nobody listens any more
-            self._daemon.send(json.dumps(message).encode() + b"\n")
+            socket.send_fds(self._daemon, [json.dumps(message).encode() + b"\n"], descriptors)
 
     def _orders(self) -> tuple[dict[str, Any] | None, list[bytes]]:
         """The orders and what came behind them; none if none will come, or the parked attempt is gone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any
 import anyio
 
 from flow_agent.errors import LaunchError
+from flow_agent.launchers.attempt import GO_WORD
 from flow_agent.launchers.lines import Lines
 
 WAIT = 30.0
@@ -20,6 +22,8 @@ WAIT = 30.0
 
 FAREWELL = 1.0
 """Seconds that a keeper with nothing to do may take to end."""
+
+_CLOSED_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class Parked:
@@ -32,6 +36,7 @@ class Parked:
         self._failed: Mapping[str, Any] | None = None
         self.hello: Mapping[str, Any] | None = None
         """Who it is, and its parked attempt; None until it said so."""
+        self._word = -1
 
     async def ready(self) -> None:
         """Wait until an attempt is parked.
@@ -52,7 +57,10 @@ class Parked:
         """Take in what it said; whether an attempt is parked now."""
         if self.hello is None and not self.gone:
             with contextlib.suppress(BlockingIOError, ConnectionError):
-                data = self._end.recv(65536)
+                data, descriptors, _, _ = socket.recv_fds(self._end, 65536, 1, _CLOSED_ON_EXEC)
+                if descriptors:
+                    self._drop_word()
+                    (self._word,) = descriptors
                 if not data:
                     self._end.close()
                 for line in self._lines.feed(data):
@@ -111,6 +119,23 @@ class Parked:
             return False
         return True
 
+    def go(self, **order: Any) -> bool:
+        """Give it the order and let the attempt go; whether that could be done.
+
+        The word takes the short way: the keeper may be busy, and finds the order before anything that follows.
+        """
+        if self._word < 0 or not self.tell(**order):
+            return False
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._word, GO_WORD)
+        self._drop_word()
+        return True
+
+    def _drop_word(self) -> None:
+        if self._word >= 0:
+            os.close(self._word)
+            self._word = -1
+
     def farewell(self) -> None:
         """Ask a keeper that waits to end, and wait shortly until it has."""
         with contextlib.suppress(OSError):
@@ -122,5 +147,6 @@ class Parked:
     def close(self) -> subprocess.Popen[bytes] | None:
         """Let it go: it ends after what it does now. Gives the process that somebody must collect, if it is ours."""
         self._end.close()
+        self._drop_word()
         process, self._process = self._process, None
         return process

@@ -90,7 +90,8 @@ class ProcessLauncher:
     async def go(self, ref: str) -> None:
         """Let user code run."""
         deadline = self._deadlines.pop(ref, None)
-        self._order(ref, **({} if deadline is None else {"deadline": deadline}), go=True)
+        if deadline is None or not self._keepers[ref][1].go(deadline=deadline):
+            self._order(ref, **({} if deadline is None else {"deadline": deadline}), go=True)
 
     async def extend(self, ref: str, deadline: float) -> None:
         """Move the keeper's deadline."""

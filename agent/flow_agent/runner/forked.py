@@ -28,7 +28,7 @@ _kept: list[object] = []
 def main() -> NoReturn:
     """Run the attempt and end the process."""
     _look_fresh()
-    descriptors = _open_descriptors()
+    descriptors = _open_descriptors() - 1  # the runner closes three of them, and opens two
     from flow_agent.runner.main import main as run
 
     code = 1

@@ -1,9 +1,9 @@
 """Runs one flow: waits parked for the word to go, loads the payload, calls the flow, writes result and receipt.
 
-Descriptor 3 gives two lines, a message (JSON) and then the word to go; descriptor 4 takes events. What is done before
-the word costs the run nothing; no code of the user is loaded before it. The message also brings all that a program
-usually finds at its start (environment, working folder, limits), because this one is started before anybody knows for
-which run.
+Descriptor 3 gives a message, one line of JSON, and descriptor 5 the word to go; descriptor 4 takes events. What is
+done before the word costs the run nothing; no code of the user is loaded before it. The message also brings all that
+a program usually finds at its start (environment, working folder, limits), because this one is started before anybody
+knows for which run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from flow_agent.runner import foreign, limits, records, results
 from flow_agent.runner.channel import Channel
 
-GO, EVENTS = 3, 4
+MESSAGE, EVENTS, GO = 3, 4, 5
 GO_WORD = b"go\n"
 
 
@@ -40,14 +40,17 @@ def main(kind: str) -> int:
     if kind == "pickle":
         import cloudpickle  # noqa: F401 - its pickles name it; loaded while we wait
     channel = _get_ready()
-    with os.fdopen(GO, "rb") as parked:
-        if not (line := parked.readline()):
-            return 1  # nobody needs us
-        message = json.loads(line)
-        channel.nonce = message["nonce"]
-        problem = _prepare(message)
-        if parked.readline() != GO_WORD:
-            return 1
+    with os.fdopen(MESSAGE, "rb") as pipe:
+        line = pipe.readline()
+    if not line:
+        return 1  # nobody needs us
+    message = json.loads(line)
+    channel.nonce = message["nonce"]
+    problem = _prepare(message)
+    word = os.read(GO, len(GO_WORD))
+    os.close(GO)
+    if word != GO_WORD:
+        return 1
     value = None
     try:
         value = _call(message, problem)
