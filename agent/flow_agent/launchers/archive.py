@@ -30,7 +30,18 @@ PARTS = (
     "redact.py",
     *(
         f"launchers/{name}.py"
-        for name in ("__init__", "attempt", "journal", "keep", "keeper", "lines", "linux", "record", "zygote")
+        for name in (
+            "__init__",
+            "attempt",
+            "evidence",
+            "journal",
+            "keep",
+            "keeper",
+            "lines",
+            "linux",
+            "record",
+            "zygote",
+        )
     ),
 )
 FOLDERS = ("runner", "results", "storages")

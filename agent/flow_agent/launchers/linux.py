@@ -70,6 +70,16 @@ def proportional(pid: int) -> int:
         return resident(pid)
 
 
+def cpu_time(pid: int) -> float:
+    """Seconds of CPU time that ``pid`` has used, its children not counted; also of a zombie. 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b") ")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def mark(name: str, value: str) -> None:
     """Write ``value`` over the variable ``name`` where others read a process's environment (/proc/PID/environ).
 

@@ -1,0 +1,146 @@
+"""How attempts end, on real processes: each end has its own reason and tells what is known of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from command import Cli
+
+FLOWS = """
+import ctypes, os, resource, signal, subprocess, sys, time
+from flow_agent import LocalRun, flow
+
+SMALL = LocalRun(memory_limit="160M")
+GROWS = "x = []\\nimport time\\nwhile True: x.append(b'x' * 2**20); time.sleep(0.01)"
+
+def last_words():
+    for number in range(20):
+        print("line", number)
+    print("last words", file=sys.stderr)
+
+@flow(name="grows", run_config=SMALL)
+def grows():
+    last_words()
+    exec(GROWS)
+
+@flow(name="child grows", run_config=SMALL)
+def child_grows():
+    last_words()
+    kept = b"x" * (60 * 2**20)
+    subprocess.run([sys.executable, "-c", GROWS], check=True)
+
+@flow(name="burns", run_config=LocalRun(cpu_time_limit=1))
+def burns():
+    last_words()
+    while True:
+        pass
+
+@flow(name="burns on", run_config=LocalRun(cpu_time_limit=1))
+def burns_on():
+    signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+    last_words()
+    while True:
+        pass
+
+@flow(name="is told of no limit")
+def xcpu():
+    last_words()
+    os.kill(os.getpid(), signal.SIGXCPU)
+
+@flow(name="leaves")
+def leaves():
+    last_words()
+    os._exit(3)
+
+@flow(name="leaves content")
+def leaves_content():
+    last_words()
+    os._exit(0)
+
+@flow(name="exits")
+def exits():
+    last_words()
+    sys.exit(7)
+
+@flow(name="exits with words")
+def exits_with_words():
+    last_words()
+    sys.exit("no such table")
+
+@flow(name="dies")
+def dies(of: str):
+    last_words()
+    os.kill(os.getpid(), getattr(signal, of))
+
+@flow(name="overflows")
+def overflows():
+    last_words()
+    resource.setrlimit(resource.RLIMIT_STACK, (262_144, 262_144))  # before Python counts too many calls
+    call = ctypes.CFUNCTYPE(None)(lambda: call())
+    call()
+
+@flow(name="nice", run_config=LocalRun(nice=5))
+def is_nice():
+    return [os.nice(0), int(subprocess.check_output(["nice"]))]
+
+@flow(name="usual")
+def is_usual():
+    return [os.nice(0), int(subprocess.check_output(["nice"]))]
+"""
+
+ENDS: dict[str, tuple[str, int | None, str]] = {
+    "grows": ("out_of_memory", None, "memory_limit is 167772160"),
+    "child grows": ("out_of_memory", None, "memory_limit is 167772160"),
+    "burns": ("timed_out", 152, "cpu_time_limit is 1 s"),
+    "burns on": ("timed_out", 137, "cpu_time_limit is 1 s"),
+    "is told of no limit": ("killed", 152, "killed by SIGXCPU"),
+    "leaves": ("exited", 3, "exited with code 3"),
+    "leaves content": ("exited", 0, "exited with code 0 before the flow returned"),
+    "exits": ("exited", 7, "sys.exit(7)"),
+    "exits with words": ("exited", 1, "sys.exit('no such table')"),
+    "dies of SIGKILL": ("killed", 137, "killed by SIGKILL, perhaps out of memory"),
+    "dies of SIGSEGV": ("killed", 139, "killed by SIGSEGV"),
+    "dies of SIGABRT": ("killed", 134, "killed by SIGABRT"),
+    "overflows": ("killed", 139, "Fatal Python error: Segmentation fault"),
+}
+"""By the run: reason, exit code (None: whichever), and words of the detail."""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cli, dict[str, Any]]]:
+    """One of each, run side by side."""
+    cli = Cli(tmp_path_factory.mktemp("ends"))
+    cli("register", str(cli.write("flows.py", FLOWS)))
+    runs = {}
+    for name in ENDS:
+        flow, _, of = name.partition(" of SIG")
+        arguments = ["-p", f"of=SIG{of}"] if of else []
+        (runs[name],) = cli.submit(flow, *arguments)
+    cli("start", "--until-empty", "--limit", "4", timeout=60)
+    yield cli, {name: cli.show(run) for name, run in runs.items()}
+    cli.close()
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_an_end_is_told_with_its_reason_and_the_last_words(told: tuple[Cli, dict[str, Any]], name: str) -> None:
+    cli, shown = told
+    reason, code, words = ENDS[name]
+    run = shown[name]
+    assert (run["state"], run["reason"]) == ("failed", reason), run["detail"]
+    assert code in {None, run["exit_code"]}
+    assert words in run["detail"]
+    assert "last words" in run["detail"]
+    assert "last words" in cli("logs", run["id"]).splitlines()
+
+
+def test_niceness_is_added_to_that_of_the_agent_and_reaches_children(told: tuple[Cli, dict[str, Any]]) -> None:
+    cli, _ = told
+    runs = [cli.submit(name)[0] for name in ("nice", "usual")]
+    cli("start", "--until-empty")
+    own = os.nice(0)
+    assert [json.loads(cli("result", run)) for run in runs] == [[own + 5] * 2, [own] * 2]
