@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from command import Cli
+from flow_agent.launchers import linux
 
 FLOWS = """
 import ctypes, os, resource, signal, subprocess, sys, time
@@ -144,3 +147,101 @@ def test_niceness_is_added_to_that_of_the_agent_and_reaches_children(told: tuple
     cli("start", "--until-empty")
     own = os.nice(0)
     assert [json.loads(cli("result", run)) for run in runs] == [[own + 5] * 2, [own] * 2]
+
+
+# What an attempt started and let go
+
+ESCAPES = """
+import subprocess, sys, time
+from flow_agent import current_run, flow
+
+CHILD = '''
+import os, signal, sys, time
+run, way, trace = sys.argv[1:]
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if way == "twice" and (os.fork() or os.setsid() or os.fork()):
+    os._exit(0)
+while True:
+    with open(trace, "a") as witness:
+        witness.write(f"{run} {way} {os.getpid()} {time.time()}\\\\n")
+    time.sleep(0.01)
+'''
+
+def escape(trace):
+    run = current_run().id
+    for way in ("group", "session", "twice", "bare"):
+        subprocess.Popen(
+            [sys.executable, "-c", CHILD, run, way, trace],
+            start_new_session=way in ("session", "bare"),
+            env={} if way == "bare" else None,
+        )
+    time.sleep(300)
+
+@flow(name="escapes")
+def escapes(trace: str):
+    escape(trace)
+
+@flow(name="escapes within limits", timeout=6)
+def limited(trace: str):
+    escape(trace)
+"""
+WAYS = {"group", "session", "twice", "bare"}
+
+
+class Escaped:
+    """What the children of runs did, by their own account."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def of(self, run: str) -> dict[str, tuple[int, float]]:
+        """By the way in which it got away: the child's pid, and when it last did something."""
+        lines = self.trace.read_text().splitlines() if self.trace.exists() else []
+        seen = [line.split() for line in lines if line.startswith(run) and line.count(" ") == 3]
+        return {way: (int(pid), float(moment)) for _, way, pid, moment in seen}
+
+    def last(self, run: str) -> list[float]:
+        """When each last did something."""
+        return [moment for _, moment in self.of(run).values()]
+
+    def alive(self, run: str) -> set[str]:
+        return {way for way, (pid, _) in self.of(run).items() if linux.start_time(pid) is not None}
+
+
+@pytest.mark.parametrize("start", ["fork", "fresh"])
+def test_a_cancelled_attempt_takes_along_all_that_got_away_and_nothing_of_others(cli: Cli, start: str) -> None:
+    escaped = Escaped(cli.folder / "trace")
+    cli("register", str(cli.write("escapes.py", ESCAPES)))
+    cli.start("--limit", "2", "--grace", "0.5", "--process-start", start)
+    one, other = (cli.submit("escapes", "-p", f"trace={escaped.trace}")[0] for _ in range(2))
+    cli.until(lambda: escaped.alive(one) == escaped.alive(other) == WAYS)
+    assert_cancelled(cli, escaped, one)
+    assert cli.state(other) == "running"
+    assert escaped.alive(other) == WAYS
+    cli.until(lambda: min(escaped.last(other)) > max(escaped.last(one)) + 0.1)
+    assert_cancelled(cli, escaped, other)
+
+
+def assert_cancelled(cli: Cli, escaped: Escaped, run: str) -> None:
+    """Cancel it, and see that by the time at which that is written nothing of it did anything any more."""
+    cli("cancel", run, "--wait")
+    assert escaped.alive(run) == set()
+    shown = cli.show(run)
+    assert (shown["state"], shown["reason"]) == ("cancelled", "cancelled")
+    assert max(escaped.last(run)) <= datetime.fromisoformat(shown["finished_at"]).timestamp()
+
+
+def test_a_time_limit_reaches_all_that_got_away_and_nothing_of_others(cli: Cli) -> None:
+    escaped = Escaped(cli.folder / "trace")
+    cli("register", str(cli.write("escapes.py", ESCAPES)))
+    cli.start("--limit", "2", "--grace", "0.5")
+    (other,) = cli.submit("escapes", "-p", f"trace={escaped.trace}")
+    cli.until(lambda: escaped.alive(other) == WAYS)
+    (limited,) = cli.submit("escapes within limits", "-p", f"trace={escaped.trace}")
+    cli.until(lambda: escaped.alive(limited) == WAYS)
+    cli.until(lambda: cli.state(limited) != "running")
+    assert escaped.alive(limited) == set()
+    run = cli.show(limited)
+    assert (run["reason"], run["detail"]) == ("timed_out", "ran longer than its time limit of 6 s")
+    assert max(escaped.last(limited)) <= datetime.fromisoformat(run["finished_at"]).timestamp()
+    assert escaped.alive(other) == WAYS
