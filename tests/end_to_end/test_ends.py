@@ -245,3 +245,89 @@ def test_a_time_limit_reaches_all_that_got_away_and_nothing_of_others(cli: Cli) 
     assert (run["reason"], run["detail"]) == ("timed_out", "ran longer than its time limit of 6 s")
     assert max(escaped.last(limited)) <= datetime.fromisoformat(run["finished_at"]).timestamp()
     assert escaped.alive(other) == WAYS
+
+
+# A full disk
+
+FILLS = """
+import os, time
+from flow_agent import flow
+
+def fill():
+    with open("rubbish", "wb", buffering=0) as rubbish:
+        while True:
+            rubbish.write(bytes(65_536))
+
+@flow(name="fills")
+def fills():
+    print("last words", flush=True)
+    fill()
+
+@flow(name="fills and goes on")
+def goes_on(lines: int):
+    print("first words", flush=True)
+    try:
+        fill()
+    except OSError as error:
+        print("caught", error)
+    for number in range(lines):
+        print(number, "x" * 90)
+    return lines
+
+@flow(name="works")
+def works():
+    return 1
+
+@flow(name="fills and leaves")
+def leaves():
+    print("last words", flush=True)
+    try:
+        fill()
+    except OSError:
+        os._exit(4)
+"""
+
+
+@pytest.mark.parametrize(
+    ("flow", "reason", "code", "words"),
+    [
+        ("fills", "raised", 1, "No space left on device"),
+        ("fills and leaves", "exited", 4, "exited with code 4; last output:\nlast words"),
+    ],
+)
+def test_an_attempt_that_filled_the_disk_itself_ends_and_makes_room(
+    cli: Cli, disk: Path, flow: str, reason: str, code: int, words: str
+) -> None:
+    cli("register", str(cli.write("fills.py", FILLS)))
+    cli.start("--poll", "0.5")
+    (run,) = cli.submit(flow)
+    cli.until(lambda: cli.state(run) == "failed")
+    shown = cli.show(run)
+    assert (shown["reason"], shown["exit_code"]) == (reason, code)
+    assert words in shown["detail"]
+    assert cli("logs", run).splitlines()[0] == "last words"
+    assert_it_works(cli)
+
+
+def test_an_attempt_that_fills_the_disk_and_goes_on_is_ended_with_its_lease_and_makes_room(
+    cli: Cli, disk: Path
+) -> None:
+    cli("register", str(cli.write("fills.py", FILLS)))
+    cli.start(
+        *("--poll", "0.5", "--grace", "1", "--lease-running", "6", "--lease-claimed", "4", "--lease-heartbeat", "1")
+    )
+    (run,) = cli.submit("fills and goes on", "-p", "lines=5000")
+    cli.until(lambda: cli.state(run) == "failed")
+    shown = cli.show(run)
+    assert (shown["reason"], shown["attempt"]) == ("agent_lost", 1)
+    assert "its lease ended" in shown["detail"]
+    words, caught, *lines = cli("logs", run).splitlines()
+    assert (words, caught) == ("first words", "caught [Errno 28] No space left on device")
+    assert lines[:-1] == [f"{number} " + "x" * 90 for number in range(len(lines) - 1)]
+    assert_it_works(cli)
+
+
+def assert_it_works(cli: Cli) -> None:
+    (good,) = cli.submit("works")
+    cli.until(lambda: cli.state(good) == "succeeded")
+    assert cli("result", good) == "1\n"
