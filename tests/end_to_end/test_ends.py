@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from command import Cli
-from flow_agent.launchers import linux
+from flow_agent.launchers import cgroup, linux
 
 FLOWS = """
 import ctypes, os, resource, signal, subprocess, sys, time
@@ -331,3 +332,82 @@ def assert_it_works(cli: Cli) -> None:
     (good,) = cli.submit("works")
     cli.until(lambda: cli.state(good) == "succeeded")
     assert cli("result", good) == "1\n"
+
+
+# Memory that ran out for the kernel
+
+EATS = """
+import os, signal, subprocess, sys, time
+from flow_agent import flow
+
+GROWS = "x = []\\nwhile True: x.append(b'x' * 2**23)"
+
+@flow(name="eats")
+def eats():
+    print("last words", file=sys.stderr)
+    exec(GROWS)
+
+@flow(name="child eats")
+def child_eats():
+    subprocess.run([sys.executable, "-c", GROWS], check=True)
+
+@flow(name="is shot")
+def is_shot():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def memory_group(cli: Cli) -> Iterator[Path]:
+    """A cgroup whose processes may hold 300 MB together; agents of ``cli`` are started in it."""
+    group, limits = some_memory_group()
+    for name, value in limits.items():
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # no swap is counted, so there is none of it
+            (group / name).write_text(value)
+    command = cli.write("in-group", f'#!/bin/sh\necho $$ > {group}/cgroup.procs && exec {cli.command} "$@"\n')
+    command.chmod(0o755)
+    cli.command = str(command)
+    yield group
+    cli.close()
+    cli.until(lambda: not (group / "cgroup.procs").read_text())
+    group.rmdir()
+
+
+def some_memory_group() -> tuple[Path, dict[str, str]]:
+    """A new memory cgroup, and the files of its limits; without one the test is left out.
+
+    A container usually may not make any: then there is nothing here by which the kernel could be made to kill.
+    """
+    size = str(300 * 2**20)
+    older = {"memory.limit_in_bytes": size, "memory.memsw.limit_in_bytes": size}
+    newer = {"memory.max": size, "memory.swap.max": "0"}
+    own = cgroup.memory_folder(Path("/proc/self/cgroup").read_text(), Path("/proc/self/mountinfo").read_text())
+    for parent in (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup"), Path(own or "/sys/fs/cgroup")):
+        group = parent / f"flow-agent-test-{os.getpid()}"
+        with contextlib.suppress(OSError):
+            group.mkdir()
+            for limits in (older, newer):
+                if (group / next(iter(limits))).exists() and os.access(group / "cgroup.procs", os.W_OK):
+                    return group, limits
+            group.rmdir()
+    pytest.skip("no memory cgroup can be made here")
+
+
+def test_an_attempt_that_the_kernel_kills_for_want_of_memory_is_told_so(cli: Cli, memory_group: Path) -> None:
+    cli("register", str(cli.write("eats.py", EATS)))
+    (shot_before,) = cli.submit("is shot")
+    cli.start("--limit", "1")
+    (eaten,), (child,), (shot,) = cli.submit("eats"), cli.submit("child eats"), cli.submit("is shot")
+    runs = (shot_before, eaten, child, shot)
+    cli.until(lambda: all(cli.state(run) == "failed" for run in runs), 60)
+    assert [cli.show(run)["reason"] for run in runs] == ["killed", "out_of_memory", "raised", "killed"]
+    shown = cli.show(eaten)
+    assert shown["exit_code"] == 137
+    assert shown["detail"] == (
+        "the kernel killed a process of its memory cgroup because memory ran out, and this one was killed then;"
+        " last output:\nlast words"
+    )
+    assert "SIGKILL" in cli.show(child)["detail"]
+    assert "of its memory cgroup that the kernel killed while this ran, as memory ran out: 1" in cli("logs", child)
+    for run in (shot_before, shot):
+        assert "the kernel" not in cli("logs", run)

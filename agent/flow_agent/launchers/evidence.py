@@ -9,7 +9,7 @@ import os
 import signal
 import time
 
-from flow_agent.launchers import linux
+from flow_agent.launchers import cgroup, linux
 
 TYPE_CHECKING = False  # typing itself costs every keeper some 10 ms
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Evidence:
         self.due = time.monotonic() if self._memory_limit else None
         """When (``time.monotonic()``) to weigh the attempt next; None if it has no limit."""
         # Of the last look but one: what is being killed may be counted for some time before it has ended.
-        self._kills = self._later_kills = linux.oom_kills()
+        self._kills_before = self._kills = self._later_kills = cgroup.oom_kills()
         self._counted = time.monotonic()
 
     def weigh(self) -> bool:
@@ -57,17 +57,25 @@ class Evidence:
         now = time.monotonic()
         if now >= self._counted + COUNT_EVERY:
             self._counted = now
-            self._kills, self._later_kills = self._later_kills, linux.oom_kills()
+            self._kills, self._later_kills = self._later_kills, cgroup.oom_kills()
 
     def ended(self, pid: int, number: int) -> None:
         """The attempt's process was ended by the signal ``number``, not by us, and was not collected yet."""
         limit = self._cpu_limit
         if limit is not None and number in {signal.SIGXCPU, signal.SIGKILL}:
-            from flow_agent.runner.limits import cpu_seconds  # noqa: PLC0415 - seldom needed
+            from flow_agent.runner.limits import cpu_seconds
 
             used, (soft, hard) = linux.cpu_time(pid), cpu_seconds(limit)
             if used >= ROUGHLY * (soft if number == signal.SIGXCPU else hard):
                 self.cpu = f"used {used:.1f} s of CPU time, and its cpu_time_limit is {limit:g} s"
                 return
-        if number == signal.SIGKILL and linux.oom_kills() > self._kills:
-            self.memory = "the kernel killed a process of this machine because memory ran out, and this one ended then"
+        if number == signal.SIGKILL and cgroup.oom_kills() > self._kills:
+            whose = cgroup.counter()[1]
+            self.memory = f"the kernel killed a process of {whose} because memory ran out, and this one was killed then"
+
+    def hint(self) -> str | None:
+        """What may explain a bad end of another kind: that of a child of the attempt, perhaps."""
+        kills = cgroup.oom_kills() - self._kills_before
+        if self.memory is not None or not kills:
+            return None
+        return f"processes of {cgroup.counter()[1]} that the kernel killed while this ran, as memory ran out: {kills}"

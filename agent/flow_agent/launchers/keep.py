@@ -108,6 +108,8 @@ class Keep:
         make_room(".")
         if left and self._ended_by is None:
             self._journal.note("WARNING", f"the flow left {left} of its processes running; they were killed")
+        if self._status and self._ended_by is None and (hint := self._evidence.hint()) is not None:
+            self._journal.note("WARNING", hint)
         end = time.monotonic() + DRAIN
         while time.monotonic() < end and self._pump():
             time.sleep(0.01)

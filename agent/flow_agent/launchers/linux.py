@@ -41,16 +41,6 @@ def die_with_parent() -> bool:
     return _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def oom_kills() -> int:
-    """How many processes the kernel has killed since its boot because memory ran out; 0 where it does not tell."""
-    try:
-        with open("/proc/vmstat", "rb") as file:
-            _, found, count = file.read().partition(b"\noom_kill ")
-    except OSError:
-        return 0
-    return int(count.split(maxsplit=1)[0]) if found else 0
-
-
 def resident(pid: int) -> int:
     """Bytes of memory that ``pid`` holds now; 0 if it is gone."""
     try:
