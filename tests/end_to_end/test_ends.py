@@ -310,6 +310,7 @@ def test_an_attempt_that_filled_the_disk_itself_ends_and_makes_room(
     assert_it_works(cli)
 
 
+@pytest.mark.slow
 def test_an_attempt_that_fills_the_disk_and_goes_on_is_ended_with_its_lease_and_makes_room(
     cli: Cli, disk: Path
 ) -> None:
@@ -393,6 +394,7 @@ def some_memory_group() -> tuple[Path, dict[str, str]]:
     pytest.skip("no memory cgroup can be made here")
 
 
+@pytest.mark.slow
 def test_an_attempt_that_the_kernel_kills_for_want_of_memory_is_told_so(cli: Cli, memory_group: Path) -> None:
     cli("register", str(cli.write("eats.py", EATS)))
     (shot_before,) = cli.submit("is shot")

@@ -10,6 +10,7 @@ import signal
 import time
 
 from flow_agent.launchers import cgroup, linux
+from flow_agent.runner.limits import cpu_seconds
 
 TYPE_CHECKING = False  # typing itself costs every keeper some 10 ms
 if TYPE_CHECKING:
@@ -63,8 +64,6 @@ class Evidence:
         """The attempt's process was ended by the signal ``number``, not by us, and was not collected yet."""
         limit = self._cpu_limit
         if limit is not None and number in {signal.SIGXCPU, signal.SIGKILL}:
-            from flow_agent.runner.limits import cpu_seconds
-
             used, (soft, hard) = linux.cpu_time(pid), cpu_seconds(limit)
             if used >= ROUGHLY * (soft if number == signal.SIGXCPU else hard):
                 self.cpu = f"used {used:.1f} s of CPU time, and its cpu_time_limit is {limit:g} s"
