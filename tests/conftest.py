@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from command import Cli
+from disks import disk  # noqa: F401 - fixture
 from servers.azure import azure_server, container  # noqa: F401 - fixtures
 from servers.dropbox import dropbox, secure_dropbox  # noqa: F401 - fixtures
 from servers.gcs import gcs_bucket, gcs_server  # noqa: F401 - fixtures

@@ -143,7 +143,7 @@ def attempt_ended(claim: Claim, outcome: Outcome, phases: dict[str, float], retr
         **_ids(claim),
         state=outcome.state.value,
         reason=outcome.reason.value,
-        detail=outcome.detail.partition("\n")[0],
+        detail=outcome.detail.partition("\n")[0].removesuffix("; last output:"),
         exit_code=outcome.exit_code,
         retry_in_s=retry_in,
         **{f"{phase}_s": round(seconds, 4) for phase, seconds in phases.items()},

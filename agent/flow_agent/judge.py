@@ -18,6 +18,8 @@ RECEIPT_REASONS = {
     Reason.LAUNCH_FAILED,
 }
 """What a runner may say of its own end; an attempt that writes another word into its receipt is not believed."""
+WORDLESS = {Reason.EXITED, Reason.OUT_OF_MEMORY}
+"""Those whose detail says nothing of what the flow was at; of an exception, the last line of its traceback does."""
 
 LONGEST_DETAIL = 4000
 
@@ -38,15 +40,15 @@ def judge(ending: Ending, why: Reason | None, timeout: float | None) -> Outcome:
     if ending.memory is not None:
         return _failed(Reason.OUT_OF_MEMORY, ending.memory + _last_lines(ending.tail), code)
     if ending.ended_by == "stop":
-        return _stopped(why or Reason.AGENT_STOPPING, timeout, code)
+        return _stopped(why or Reason.AGENT_STOPPING, timeout, ending.tail, code)
     receipt = ending.receipt
     if receipt is not None and not receipt.get("ok") and receipt.get("reason") in RECEIPT_REASONS:
         reason, detail = Reason(receipt["reason"]), str(receipt.get("detail", ""))
         if reason is Reason.CANCELLED:  # a flow of another framework says that of itself
             return Outcome(state=State.CANCELLED, reason=reason, detail=detail[:LONGEST_DETAIL], exit_code=code)
-        return _failed(reason, detail, code)
-    if ending.signal == signal.SIGXCPU:
-        return _failed(Reason.TIMED_OUT, "used all the CPU time that its cpu_time_limit allows", code)
+        return _failed(reason, detail + (_last_lines(ending.tail) if reason in WORDLESS else ""), code)
+    if ending.cpu is not None:
+        return _failed(Reason.TIMED_OUT, ending.cpu + _last_lines(ending.tail), code)
     if ending.signal is not None:
         return _failed(Reason.KILLED, _killed(ending.signal) + _last_lines(ending.tail), code)
     if ending.code != 0:
@@ -66,11 +68,11 @@ def retry_delay(claim: Claim, outcome: Outcome) -> float | None:
     return registration.retry_delay
 
 
-def _stopped(why: Reason, timeout: float | None, code: int | None) -> Outcome:
+def _stopped(why: Reason, timeout: float | None, tail: str, code: int | None) -> Outcome:
     if why is Reason.CANCELLED:
         return Outcome(state=State.CANCELLED, reason=why, detail="cancelled on request", exit_code=code)
     if why is Reason.TIMED_OUT:
-        return _failed(why, f"ran longer than its time limit of {timeout:g} s", code)
+        return _failed(why, f"ran longer than its time limit of {timeout:g} s{_last_lines(tail)}", code)
     if why is Reason.LEASE_LOST:
         return _failed(why, "another agent holds this run now", code)
     return _failed(why, "the agent was told to stop at once", code)

@@ -342,8 +342,8 @@ class Ending:
     ``code`` is the exit code, ``signal`` the signal that ended it instead. ``receipt`` is the runner's final
     event: ``{"ok": true, "result": ...}``, or ``{"ok": false, "reason": ..., "detail": ...}``; None if none came.
     ``result`` is the file that holds the return value. ``tail`` are the last lines of output. ``lost`` says that
-    nobody saw the end. ``memory`` is what shows that memory ran out. ``ended_by`` is ``stop``,
-    ``deadline`` or ``memory`` if we ended it.
+    nobody saw the end. ``memory`` is what shows that memory ran out, ``cpu`` that CPU time did. ``ended_by``
+    is ``stop``, ``deadline`` or ``memory`` if we ended it.
     """
 
     code: int | None = None
@@ -353,4 +353,5 @@ class Ending:
     tail: str = ""
     lost: str | None = None
     memory: str | None = None
+    cpu: str | None = None
     ended_by: str | None = None

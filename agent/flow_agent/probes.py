@@ -26,8 +26,9 @@ from flow_agent.redact import known
 if TYPE_CHECKING:
     import h11
 
-MOST_CONNECTIONS = 16
-"""Connections at a time; one more is closed at once."""
+MOST_CONNECTIONS = 64
+"""Connections at a time; for one more, the oldest is closed: it is the likeliest to have nothing to ask."""
+MOST_PORTS = 65_535
 SECONDS = 5.0
 """For one request and its answer together."""
 LONGEST_REQUEST = 8192
@@ -64,7 +65,7 @@ class Probes:
             registry=registry,
         )
         gauges: dict[str, tuple[str, Callable[[], float]]] = {
-            "running": ("Runs that it works on.", health.runs),
+            "running": ("Runs that it works on.", lambda: health.runs()),  # noqa: PLW0108 - the agent sets it later
             "slots": ("Runs that it may work on at the same time.", lambda: health.slots),
             "draining": ("1: it claims nothing more.", lambda: float(health.draining)),
             "queue_up": ("1: the queue answers.", lambda: float(health.away() is None)),
@@ -113,18 +114,18 @@ async def served(address: str, probes: Probes) -> AsyncGenerator[str]:
     Raises InvalidInput: no address. FlowAgentError: it cannot be listened at.
     """
     match = _ADDRESS.fullmatch(address)
-    if match is None:
+    if match is None or int(match["port"]) > MOST_PORTS:
         raise InvalidInput(f"probes.listen is {address!r}: expected HOST:PORT, as 127.0.0.1:8080")
     host = match["v6"] or match["host"] or None
     try:
         listener = await anyio.create_tcp_listener(local_host=host, local_port=int(match["port"]), reuse_port=False)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise FlowAgentError(
             f"the probes cannot listen at {address}: {error}", hint="give another address in --probes, or none"
         ) from error
-    free = anyio.CapacityLimiter(MOST_CONNECTIONS)
+    talks: dict[anyio.CancelScope, None] = {}
     async with listener, anyio.create_task_group() as group:
-        group.start_soon(listener.serve, lambda stream: _talk(stream, probes, free), name="probes")
+        group.start_soon(listener.serve, lambda stream: _talk(stream, probes, talks), name="probes")
         port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - no database
         try:
             yield f"{address.rpartition(':')[0]}:{port}"
@@ -132,16 +133,22 @@ async def served(address: str, probes: Probes) -> AsyncGenerator[str]:
             group.cancel_scope.cancel()
 
 
-async def _talk(stream: anyio.abc.ByteStream, probes: Probes, free: anyio.CapacityLimiter) -> None:
-    """One request, one answer, and the end of the connection."""
+async def _talk(stream: anyio.abc.ByteStream, probes: Probes, talks: dict[anyio.CancelScope, None]) -> None:
+    """One request, one answer, and the end of the connection; ``talks`` are all that go on, the oldest first."""
     async with stream:
-        with suppress(anyio.WouldBlock, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
-            free.acquire_nowait()
+        with (
+            suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream),
+            anyio.move_on_after(SECONDS) as scope,
+        ):
+            if len(talks) >= MOST_CONNECTIONS:
+                oldest = next(iter(talks))
+                del talks[oldest]
+                oldest.cancel()
+            talks[scope] = None
             try:
-                with anyio.move_on_after(SECONDS):
-                    await _exchange(stream, probes)
+                await _exchange(stream, probes)
             finally:
-                free.release()
+                talks.pop(scope, None)
 
 
 async def _exchange(stream: anyio.abc.ByteStream, probes: Probes) -> None:

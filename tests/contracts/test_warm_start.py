@@ -374,6 +374,8 @@ async def test_cpu_time_and_niceness_are_limited(tmp_path: Path) -> None:
         attempt = await launch(burns, cpu_time_limit=1)
         ending = await attempt.end()
         assert ending.signal == signal.SIGXCPU
+        assert ending.cpu is not None
+        assert "cpu_time_limit is 1 s" in ending.cpu
         assert await launch.value(niceness, nice=5) == 5 + os.nice(0)
         assert await launch.value(niceness) == os.nice(0)
 

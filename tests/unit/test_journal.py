@@ -136,3 +136,29 @@ def test_many_small_writes_without_an_end_of_line_do_not_look_like_the_end(folde
     journal.close()
     assert journal.flush()
     assert texts(folder) == ["." * 40_000, "end"]
+
+
+FRAME = '  File "flow.py", line 1 in call\n'
+CRASH = "Fatal Python error: Segmentation fault\n\nCurrent thread 0x1 (most recent call first):\n" + FRAME * 90
+CRASH += "  ...\n\nExtension modules: " + "numpy, " * 1000 + "(total: 1000)\n"
+
+
+@pytest.mark.parametrize(
+    ("printed", "kept"),
+    [
+        ("".join(f"{n}\n" for n in range(20)), [str(n) for n in range(8, 20)]),
+        (f"a\nb\n{CRASH}", ["a", "b", CRASH.split("\n")[0], CRASH.split("\n")[2], *[FRAME.rstrip()] * 4]),
+        (
+            f"{CRASH}of a child\n{FRAME}",
+            [CRASH.split("\n")[0], CRASH.split("\n")[2], *([FRAME.rstrip()] * 4), "of a child", FRAME.rstrip()],
+        ),
+    ],
+)
+def test_the_last_lines_are_kept_and_of_a_crash_the_first(folder: Path, printed: str, kept: list[str]) -> None:
+    journal = Journal(Redactor([]), "0" * 16, 10**6)
+    journal.output(printed.encode())
+    journal.close()
+    with SpoolReader(folder, 1) as reader:
+        while reader.read():
+            pass
+        assert reader.tail == "\n".join(kept)

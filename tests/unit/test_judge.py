@@ -41,6 +41,9 @@ RAISED = {"ok": False, "reason": "raised", "detail": "ValueError: no"}
         (Ending(signal=15, ended_by="stop"), None, State.FAILED, Reason.AGENT_STOPPING, 143, ""),
         (Ending(code=0, receipt=OK), Reason.CANCELLED, State.SUCCEEDED, Reason.COMPLETED, 0, ""),
         (Ending(signal=9, ended_by="deadline"), None, State.FAILED, Reason.AGENT_LOST, 137, "lease ended"),
+        (Ending(signal=24), None, State.FAILED, Reason.KILLED, 152, "SIGXCPU"),
+        (Ending(signal=24, cpu="used 2 s"), None, State.FAILED, Reason.TIMED_OUT, 152, "used 2 s"),
+        (Ending(signal=9, memory="held 2 bytes"), None, State.FAILED, Reason.OUT_OF_MEMORY, 137, "held 2 bytes"),
         (Ending(lost="the keeper died"), None, State.FAILED, Reason.AGENT_LOST, None, "keeper died"),
     ],
 )
@@ -50,8 +53,25 @@ def test_an_ending_becomes_an_outcome(ending, why, state, reason, code, words) -
     assert words in outcome.detail
 
 
-def test_the_last_lines_of_output_stand_in_the_detail() -> None:
-    assert judge(Ending(signal=signal.SIGKILL, tail="a\nb"), None, None).detail.endswith("last output:\na\nb")
+@pytest.mark.parametrize(
+    ("ending", "why"),
+    [
+        (Ending(signal=signal.SIGKILL, tail="a\nb"), None),
+        (Ending(signal=signal.SIGKILL, tail="a\nb", memory="held 2 bytes"), None),
+        (Ending(signal=signal.SIGXCPU, tail="a\nb", cpu="used 2 s"), None),
+        (Ending(signal=signal.SIGTERM, tail="a\nb", ended_by="stop"), Reason.TIMED_OUT),
+        (Ending(code=0, tail="a\nb"), None),
+        (Ending(code=3, tail="a\nb"), None),
+        (Ending(code=3, tail="a\nb", receipt=RAISED | {"reason": "exited"}), None),
+        (Ending(code=1, tail="a\nb", receipt=RAISED | {"reason": "out_of_memory"}), None),
+    ],
+)
+def test_the_last_lines_of_output_stand_in_the_detail(ending: Ending, why: Reason | None) -> None:
+    assert judge(ending, why, 7.0).detail.endswith("last output:\na\nb")
+
+
+def test_the_detail_of_an_exception_is_its_own_last_line() -> None:
+    assert judge(Ending(code=1, tail="a\nb", receipt=RAISED), None, None).detail == "ValueError: no"
 
 
 @pytest.mark.parametrize("reason", list(Reason))

@@ -28,10 +28,8 @@ PARTS = (
     "environments.py",
     "home.py",
     "redact.py",
-    *(
-        f"launchers/{name}.py"
-        for name in ("__init__", "attempt", "journal", "keep", "keeper", "lines", "linux", "record", "zygote")
-    ),
+    *(f"launchers/{name}.py" for name in ("__init__", "attempt", "cgroup", "evidence", "journal", "keep", "keeper")),
+    *(f"launchers/{name}.py" for name in ("lines", "linux", "record", "zygote")),
 )
 FOLDERS = ("runner", "results", "storages")
 

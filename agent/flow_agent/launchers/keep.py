@@ -22,6 +22,7 @@ import signal
 import time
 
 from flow_agent.launchers import linux
+from flow_agent.launchers.evidence import Evidence
 from flow_agent.launchers.journal import Journal
 from flow_agent.launchers.lines import Lines
 from flow_agent.launchers.record import Record
@@ -39,10 +40,26 @@ CONTROL, KEEPER = "control", "keeper.json"
 CHUNK = 65536
 LAST_SECOND = 1.0
 """Seconds before the deadline at which we stop asking and kill."""
+LITTLE_ROOM = 16_000_000
+"""Bytes on the disk; the queue needs some of them, and other attempts."""
 DRAIN = 2.0
 """Seconds for which we read on when all is dead but somebody outside still holds the output pipe."""
-WEIGH_EVERY = 0.2
-"""Seconds between two looks at the memory of an attempt that has a limit."""
+
+
+def make_room(folder: str) -> None:
+    """Where the disk is as good as full, delete what an ended attempt had to work with: nobody needs it any more.
+
+    It may be just what fills the disk, so that its end could not be told for want of room.
+    """
+    disk = os.statvfs(folder)
+    if disk.f_bavail * disk.f_frsize > LITTLE_ROOM:
+        return
+    import shutil
+
+    with os.scandir(folder) as found:
+        for each in found:
+            if each.is_dir(follow_symlinks=False):  # all that tells of the attempt are files
+                shutil.rmtree(each.path, ignore_errors=True)
 
 
 class Keep:
@@ -63,9 +80,7 @@ class Keep:
         self._ended_by: str | None = None
         self._kill_at: float | None = None
         self._status: int | None = None
-        self._memory: str | None = None
-        self._weigh_at = time.monotonic() if orders["memory_limit"] else None
-        self._oom_kills = linux.oom_kills()
+        self._evidence = Evidence(orders["go"]["limits"])
         self._sources: dict[int, Callable[[bytes], object]] = {
             attempt.events: self._journal.events,
             attempt.output: self._print,
@@ -90,8 +105,11 @@ class Keep:
             self._turn(self._timeout())
         self._give_grace()
         left = self._kill_the_rest()
+        make_room(".")
         if left and self._ended_by is None:
             self._journal.note("WARNING", f"the flow left {left} of its processes running; they were killed")
+        if self._status and self._ended_by is None and (hint := self._evidence.hint()) is not None:
+            self._journal.note("WARNING", hint)
         end = time.monotonic() + DRAIN
         while time.monotonic() < end and self._pump():
             time.sleep(0.01)
@@ -100,13 +118,12 @@ class Keep:
             self._record.ring_if_due()
             time.sleep(0.25)
         code = os.waitstatus_to_exitcode(self._status)
-        if code == -signal.SIGKILL and self._ended_by is None and linux.oom_kills() > self._oom_kills:
-            self._memory = "the kernel killed a process of this machine because memory ran out, and this one ended then"
         self._record.finish(
             code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
             ended_by=self._ended_by,
-            memory=self._memory,
+            memory=self._evidence.memory,
+            cpu=self._evidence.cpu,
         )
 
     def _turn(self, timeout: float) -> None:
@@ -125,7 +142,10 @@ class Keep:
             self._pump()
         self._reap()
         self._hold_deadline()
-        self._weigh()
+        if self._status is None and self._ended_by is None:
+            self._evidence.lives()
+            if self._evidence.weigh():
+                self._stop(0.0, "memory")
         self._record.ring_if_due()
 
     def _timeout(self) -> float:
@@ -133,8 +153,8 @@ class Keep:
         moments = [self._kill_at] if self._kill_at else [self._deadline - self._grace - LAST_SECOND]
         if (due := self._record.due) is not None:
             moments.append(due)
-        if self._weigh_at is not None:
-            moments.append(self._weigh_at)
+        if self._evidence.due is not None:
+            moments.append(self._evidence.due)
         if self._journal.blocked:
             moments.append(now + 0.25)
         return max(0.0, min(moments) - now)
@@ -168,15 +188,24 @@ class Keep:
 
     def _reap(self) -> None:
         """Collect every child that ended: the attempt, and orphans of it that became ours."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            if pid == self._attempt.pid:
-                self._status = status
+        with contextlib.suppress(ChildProcessError):
+            while ended := self._ended():
+                pid, status = os.waitpid(ended, os.WNOHANG)
+                if pid == 0:
+                    return
+                if pid == self._attempt.pid:
+                    self._status = status
+
+    def _ended(self) -> int:
+        """The child to collect next: its pid, -1 for any, 0 for none; what only a zombie tells is asked for now."""
+        if not linux.LINUX:
+            return -1
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if found is None:
+            return 0
+        if found.si_pid == self._attempt.pid and found.si_code != os.CLD_EXITED and self._ended_by is None:
+            self._evidence.ended(found.si_pid, found.si_status)
+        return found.si_pid
 
     # Orders and deadlines
 
@@ -226,19 +255,6 @@ class Keep:
             self._attempt.signal(signal.SIGKILL)
             self._kill_at = now + 0.1
 
-    def _weigh(self) -> None:
-        """End an attempt whose processes together hold more memory than they may."""
-        limit, now = self._orders["memory_limit"], time.monotonic()
-        if self._weigh_at is None or now < self._weigh_at or self._ended_by is not None:
-            return
-        self._weigh_at = now + WEIGH_EVERY
-        below = linux.descendants(os.getpid())
-        # What processes share is counted once, which takes longer to find out.
-        if sum(map(linux.resident, below)) > limit and (held := sum(map(linux.proportional, below))) > limit:
-            self._memory = f"its processes together held {held} bytes of memory, and its memory_limit is {limit}"
-            self._weigh_at = None
-            self._stop(0.0, "memory")
-
     def _give_grace(self) -> None:
         """What was asked to stop along with the attempt's first process has the same time for it."""
         until = self._kill_at or 0.0
@@ -249,7 +265,7 @@ class Keep:
         """Kill all that the attempt started, also what left its session; how many there were."""
         killed: set[int] = set()
         while True:
-            below = linux.descendants(os.getpid()) if self._has_children() else []
+            below = linux.descendants(os.getpid()) if linux.LINUX and self._has_children() else []
             if not linux.LINUX:
                 self._attempt.signal(signal.SIGKILL)
             if not below:

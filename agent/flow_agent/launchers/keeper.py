@@ -20,7 +20,7 @@ import select
 import signal
 import socket
 
-from flow_agent.launchers import linux
+from flow_agent.launchers import cgroup, linux
 from flow_agent.launchers.attempt import Attempt, NotStarted, start
 from flow_agent.launchers.keep import CHUNK, Keep
 from flow_agent.launchers.lines import Lines
@@ -42,6 +42,7 @@ class Keeper:
         self._said = Lines()
         self._keep: Keep | None = None
         self._stopped = False
+        cgroup.counter()  # now, while nobody waits for it
         self._wake, wake = os.pipe()
         for descriptor in (self._wake, wake, daemon.fileno()):
             os.set_blocking(descriptor, False)

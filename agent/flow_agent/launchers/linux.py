@@ -52,16 +52,6 @@ def die_with_parent() -> bool:
     return _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def oom_kills() -> int:
-    """How many processes the kernel has killed since its boot because memory ran out; 0 where it does not tell."""
-    try:
-        with open("/proc/vmstat", "rb") as file:
-            _, found, count = file.read().partition(b"\noom_kill ")
-    except OSError:
-        return 0
-    return int(count.split(maxsplit=1)[0]) if found else 0
-
-
 def resident(pid: int) -> int:
     """Bytes of memory that ``pid`` holds now; 0 if it is gone."""
     try:
@@ -79,6 +69,16 @@ def proportional(pid: int) -> int:
             return int(found.split(maxsplit=1)[0]) * 1024
     except (OSError, IndexError):
         return resident(pid)
+
+
+def cpu_time(pid: int) -> float:
+    """Seconds of CPU time that ``pid`` has used, its children not counted; also of a zombie. 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b") ")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def mark(name: str, value: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flow_agent.launchers import linux
 from flow_agent.launchers.attempt import MARK
-from flow_agent.launchers.keep import KEEPER
+from flow_agent.launchers.keep import KEEPER, make_room
 from flow_agent.launchers.spool import read_json
 
 KILLS = 100
@@ -18,7 +18,10 @@ KILLS = 100
 
 
 def kill(folder: Path) -> None:
-    """Kill a keeper and all of its attempt, by what they said of themselves, until none is left."""
+    """Kill a keeper and all of its attempt, by what they said of themselves, until none is left.
+
+    Then it makes room, if the disk is full, as the keeper would have.
+    """
     who = read_json(folder / KEEPER) or {}
     keeper = who.get("pid")
     if keeper is not None and linux.start_time(keeper) == who["start"]:
@@ -32,10 +35,12 @@ def kill(folder: Path) -> None:
     for _ in range(KILLS):
         family = linux.family(leader, mark)
         if not family:
-            return
+            break
         for pid in family:
             _end(pid)
         time.sleep(0.01)
+    with contextlib.suppress(FileNotFoundError):
+        make_room(str(folder))
 
 
 def _end(pid: int) -> None:

@@ -219,7 +219,6 @@ def _orders(spec: LaunchSpec) -> dict[str, Any]:
         "deadline": spec.deadline,
         "grace": spec.grace,
         "output_limit": spec.output_limit,
-        "memory_limit": spec.memory_limit,
         "redacted": list(spec.redacted),
         "go": {
             "run": {"id": spec.run_id, "attempt": spec.attempt, "flow": spec.flow},
@@ -243,6 +242,7 @@ def _ending(record: Mapping[str, Any], reader: SpoolReader, folder: Path) -> End
         ended_by=record.get("ended_by"),
         lost=record.get("lost"),
         memory=record.get("memory"),
+        cpu=record.get("cpu"),
         receipt=reader.receipt,
         result=files[0] if files else None,
         tail=reader.tail,

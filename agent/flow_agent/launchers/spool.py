@@ -19,6 +19,11 @@ MOST = 65_536
 """Bytes of output read at a time."""
 TAIL = 12
 """Lines of output that are kept for the detail of a bad end."""
+FATAL = "Fatal Python error: "
+FATAL_GOES_ON = ("Current thread ", "Thread ", "  File ", "  ...", "Extension modules: ", "  Binary file ")
+"""How lines of what faulthandler writes begin, after the first one; some are empty."""
+FATAL_LINES = 5
+"""Lines of it that are kept, which say where it was; there may be a hundred more."""
 
 
 class SpoolReader:
@@ -34,6 +39,7 @@ class SpoolReader:
         self._partial = b""
         self._seq = 0
         self._tail: deque[str] = deque(maxlen=TAIL)
+        self._fatal: int | None = None
         self.receipt: Mapping[str, Any] | None = None
         """The runner's final event, once it was read."""
 
@@ -114,10 +120,22 @@ class SpoolReader:
     def _line(self, time: float, text: str, *, level: str = "", logger: str = "") -> LogLine:
         self._seq += 1
         if not level:
-            self._tail.append(text)
+            self._remember(text)
         return LogLine(
             attempt=self._attempt, source="flow", seq=self._seq, time=time, text=text, level=level, logger=logger
         )
+
+    def _remember(self, text: str) -> None:
+        """Keep a line for the tail; of the report of a crash, which may be long, only the beginning."""
+        if text.startswith(FATAL):
+            self._fatal = FATAL_LINES
+        elif self._fatal is not None and (not text or text.startswith(FATAL_GOES_ON)):
+            self._fatal -= bool(text)
+            if not text or self._fatal < 0:
+                return
+        else:
+            self._fatal = None
+        self._tail.append(text)
 
 
 def _text(line: bytes) -> str:

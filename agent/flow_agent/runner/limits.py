@@ -23,10 +23,15 @@ def apply(limits: Mapping[str, float | None]) -> None:
         # What a process reserves for itself; its code and what it shares with others do not count.
         resource.setrlimit(resource.RLIMIT_DATA, (int(memory), int(memory)))
     if (cpu := limits["cpu_time_limit"]) is not None:
-        seconds = max(1, math.ceil(cpu))
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + LAST_CPU_SECONDS))
+        resource.setrlimit(resource.RLIMIT_CPU, cpu_seconds(cpu))
     if (nice := limits["nice"]) is not None:
         os.nice(int(nice))
+
+
+def cpu_seconds(limit: float) -> tuple[int, int]:
+    """Seconds of CPU time at which the kernel sends SIGXCPU, and those at which it kills, for a ``cpu_time_limit``."""
+    seconds = max(1, math.ceil(limit))
+    return seconds, seconds + LAST_CPU_SECONDS
 
 
 def memory() -> int | None:
