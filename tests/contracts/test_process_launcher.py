@@ -17,6 +17,7 @@ import cloudpickle
 import psutil
 import pytest
 
+from attempts import attempts
 from flow_agent import workspace
 from flow_agent.errors import LaunchError
 from flow_agent.launchers import linux
@@ -276,6 +277,23 @@ async def test_secrets_stand_in_no_command_line_and_no_environment(launch: Launc
 async def test_a_missing_interpreter_is_a_launch_error(launch: Launch) -> None:
     with pytest.raises(LaunchError, match="No such file or directory: /nowhere/python"):
         await launch(prints_and_returns, interpreter="/nowhere/python")
+
+
+@pytest.mark.parametrize("start", ["fork", "fresh"])
+async def test_a_program_that_is_no_python_that_we_can_use_is_a_launch_error(tmp_path: Path, start: str) -> None:
+    old = tmp_path / "old"
+    old.write_text("#!/bin/sh\necho 'Unknown option: -P' >&2\necho 'usage: ...' >&2\nexit 2\n")
+    old.chmod(0o755)
+    async with attempts(tmp_path / "home", start=start) as launch:
+        for _ in range(2):
+            with pytest.raises(LaunchError, match=r"ended at its start \(2\): Unknown option: -P") as raised:
+                await launch(prints_and_returns, interpreter=str(old))
+            assert not raised.value.transient
+        # It may be mended.
+        old.unlink()
+        old.symlink_to(sys.executable)
+        attempt = await launch(prints_and_returns, interpreter=str(old))
+        assert (await attempt.end()).code == 0
 
 
 async def test_another_interpreter_needs_nothing_of_ours(launch: Launch, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from attempts import attempts
+from flow_agent.errors import LaunchError
 from flow_agent.launchers import linux
 from flow_agent.testing.launcher_contract import Launched, prints_and_returns, sleeps
 
@@ -212,6 +213,22 @@ async def test_an_interpreter_that_cannot_be_a_zygote_still_runs_attempts(
         python = str(tmp_path / "other/bin/python")
         assert (await launch.value(where_am_i, interpreter=python))[0] == python
     assert "process.no_zygote" in "".join(capfd.readouterr())
+
+
+async def test_what_cannot_be_got_ready_now_ends_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flow_agent.launchers.nursery.TEND_EVERY", 0.05)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "other"], check=True)
+    python = str(tmp_path / "other/bin/python")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/runner").touch()  # no folder, so no archive can be put there
+    async with attempts(tmp_path / "home") as launch:
+        with pytest.raises(LaunchError) as raised:
+            await launch(prints_and_returns, interpreter=python)
+        assert raised.value.transient
+        await anyio.sleep(0.3)  # several looks at what should be ready
+        assert await launch.value(prints_and_returns) == {"x": 1}
+        (tmp_path / "home/runner").unlink()
+        assert await launch.value(prints_and_returns, interpreter=python) == {"x": 1}
 
 
 # Kills

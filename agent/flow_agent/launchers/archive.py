@@ -16,7 +16,8 @@ if sys.argv[1] == "zygote":
     main(*sys.argv[2:])
 else:
     from flow_agent.runner.main import main
-    sys.exit(main(sys.argv[1]))
+    if sys.argv[1] != "check":
+        sys.exit(main(sys.argv[1]))
 """
 PARTS = (
     "__init__.py",

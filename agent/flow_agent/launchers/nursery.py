@@ -21,9 +21,10 @@ import anyio
 from flow_agent import events
 from flow_agent.errors import LaunchError
 from flow_agent.launchers.archive import runner_archive
+from flow_agent.launchers.attempt import PASSES
 from flow_agent.launchers.environments import KEEP, Environment, can_fork, environment
-from flow_agent.launchers.parked import Parked
-from flow_agent.launchers.warm import NoZygote, Zygote
+from flow_agent.launchers.parked import WAIT, Parked
+from flow_agent.launchers.warm import KILLED, NoZygote, Zygote
 
 TEND_EVERY = 5.0
 """Seconds between two looks at what is not needed any more."""
@@ -59,6 +60,8 @@ class Pool:
         self.zygote: Zygote | None = None
         self.cold = not can_fork()
         """Whether there can be no zygote."""
+        self.checked = environment.interpreter is None
+        """Whether the interpreter is known to be able to run attempts."""
         self.used = anyio.current_time()
         self.starting = anyio.Lock()
 
@@ -132,7 +135,8 @@ class Nursery:
                     self._drop(pool)
                     continue
                 async with pool.starting:
-                    await self._warm_up(pool)
+                    with contextlib.suppress(OSError):  # no room, no descriptor left: as below
+                        await self._warm_up(pool)
                 if now - pool.used > 2 * TEND_EVERY:
                     while len(pool.waiting) > self._care.ahead:
                         self.close(pool.waiting.pop())
@@ -175,7 +179,7 @@ class Nursery:
 
     async def _fill(self, pool: Pool, number: int) -> None:
         # Where it cannot be done now, whoever needs one will meet the same, and tell it.
-        with contextlib.suppress(LaunchError):
+        with contextlib.suppress(LaunchError, OSError):
             while len(pool.waiting) < number:
                 pool.waiting.append(await self._new(pool, "pickle"))
 
@@ -190,6 +194,7 @@ class Nursery:
                 except OSError:  # somebody killed it
                     pool.zygote.end()
                     pool.zygote = None
+            await self._check(pool)
         return self._start(pool.environment, kind)
 
     async def _warm_up(self, pool: Pool) -> None:
@@ -222,6 +227,35 @@ class Nursery:
             pool.zygote = zygote
             if problems:
                 events.not_preloaded(str(pool.environment), problems)
+
+    async def _check(self, pool: Pool) -> None:
+        """See that an interpreter that is no zygote can run attempts: one that cannot would end in the middle of one.
+
+        Raises LaunchError.
+        """
+        if pool.checked:
+            return
+        wanted = pool.environment
+        command = wanted.runner(self._archive(wanted), "check")
+        try:
+            with anyio.fail_after(WAIT):
+                done = await anyio.run_process(command, check=False, env=wanted.env, cwd=self._log.parent)
+        except TimeoutError:
+            raise LaunchError(f"the interpreter {wanted} was not ready after {WAIT:g} s", transient=True) from None
+        except OSError as error:
+            why = f"the attempt could not be started: {error.strerror}: {error.filename}"
+            raise LaunchError(why, transient=error.errno in PASSES) from None
+        if done.returncode:
+            if self._pools.get(wanted) is pool:  # it may have been mended by the next run
+                self._drop(pool)
+            said = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+            raise LaunchError(
+                f"the interpreter {wanted} cannot run attempts, it ended at its start ({done.returncode}):"
+                f" {said[-1 if said[0].startswith('Traceback') else 0][:500]}",
+                transient=done.returncode in KILLED,
+                hint="name one of Python 3.11 or newer",
+            )
+        pool.checked = True
 
     def _archive(self, wanted: Environment) -> Path | None:
         return None if wanted.interpreter is None else self._runner
