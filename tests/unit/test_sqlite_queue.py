@@ -381,6 +381,24 @@ async def test_a_file_that_was_moved_away_is_noticed_and_used_again_when_it_is_b
     assert len(await queue.runs()) == 2
 
 
+async def test_no_new_queue_is_begun_over_the_last_commits_of_one_that_was_moved_away(queue, url, path):
+    await queue.submit([ADD])
+    away, wal = path.with_name("away.db"), path.with_name("queue.db-wal")
+    path.rename(away)
+    with pytest.raises(QueueUnavailable, match=r"its last commits are left in .*queue.db-wal") as caught:
+        async with open_queue(url):
+            pass
+    assert str(wal) in caught.value.hint
+    assert not path.exists()
+    away.rename(path)
+    async with open_queue(url) as other:
+        assert len(await other.runs()) == 1
+    path.unlink()
+    wal.unlink()
+    async with open_queue(url) as other:
+        assert await other.runs() == []
+
+
 async def test_a_file_that_was_replaced_is_opened_anew_without_the_old_ones_wal(queue, path, tmp_path):
     other = tmp_path / "other" / "queue.db"
     async with open_queue(f"sqlite:{other}") as fresh:

@@ -66,6 +66,7 @@ class Database:
                     hint="give the path of a file in FLOW_AGENT_QUEUE",
                 )
             with self.locked():
+                self._refuse_to_lose_commits()
                 # Only where there is no file: closing any descriptor of it would drop SQLite's own locks.
                 with suppress(FileExistsError):
                     os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -77,6 +78,12 @@ class Database:
                     return self._prepare(session)
                 finally:
                     session.close()
+
+    def _refuse_to_lose_commits(self) -> None:
+        """SQLite would delete a -wal file beside an empty database, and replay one into a file that is put back."""
+        wal, _ = self._companions()
+        if not self.path.exists() and Path(wal).exists() and Path(wal).stat().st_size:
+            raise failures.without_file(self.path, wal)
 
     def _prepare(self, session: Session) -> list[str]:
         names = migrate(session.connection, str(self.path), self.migrations)

@@ -65,6 +65,14 @@ def moved_away(path: Path) -> QueueUnavailable:
     )
 
 
+def without_file(path: Path, wal: str) -> QueueUnavailable:
+    """The file is gone and its last commits are left."""
+    return QueueUnavailable(
+        f"the queue file {path} was moved away or deleted, and its last commits are left in {wal}",
+        hint=f"put it back, or delete {wal} too, to begin with an empty queue",
+    )
+
+
 def no_answer(path: Path, seconds: float) -> QueueUnavailable:
     """Nothing came for so long."""
     return QueueUnavailable(
