@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +159,7 @@ def test_a_locked_queue_is_told_with_since_and_why_and_is_no_reason_to_restart(p
     cli = probed.cli
     probed.start("--lease-heartbeat", "1")
     cli.until(lambda: probed.ready() == READY)
-    before = datetime.now(UTC)
+    before = datetime.now(UTC) - timedelta(seconds=1)  # a call that is on its way meets the lock too
     with Path(f"{cli.home}/queue.db.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         status, told = cli.until(lambda: probed.ready() if probed.ready() != READY else None)
