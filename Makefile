@@ -74,6 +74,10 @@ bench: setup servers frameworks peers ## Measure start, latency, throughput, idl
 	    FLOW_AGENT_BENCH_PEERS="$(abspath $(PEERS))" $(BIN)/python tests/bench/$$bench.py || missed+=" $$bench"; \
 	done; [ -z "$$missed" ] || { echo "make: a budget is missed, or it failed:$$missed" >&2; exit 1; }
 
+.PHONY: soak
+soak: setup ## Kill agents, keepers and zygotes at random for 20,000 runs and look for any that was lost or doubled
+	@$(BIN)/python tests/bench/soak.py $(ARGS)
+
 # The oldest supported Python: what has a version for it has the same one for the others.
 .PHONY: pins
 pins: ## Renew .ci/constraints.txt with the newest versions (make check test-all must pass with them)
