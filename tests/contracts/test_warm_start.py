@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -37,6 +38,15 @@ async def zygote() -> psutil.Process:
 
 
 # Secrets
+
+
+def pipes_open() -> int:
+    """How many ends of pipes this process has."""
+    count = 0
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            count += os.readlink(f"/proc/self/fd/{descriptor}").startswith("pipe:")
+    return count
 
 
 def searches_its_memory(half: str, other: str) -> list[str]:
@@ -263,6 +273,7 @@ async def test_a_zygote_that_was_killed_is_replaced_before_it_is_needed(
 async def test_killed_keepers_that_wait_are_replaced(tmp_path: Path) -> None:
     async with attempts(tmp_path, ahead=3) as launch:
         await launch.value(prints_and_returns)
+        pipes = pipes_open()
         for _ in range(4):
             waiting = (await zygote()).children()
             for keeper in waiting:
@@ -270,6 +281,7 @@ async def test_killed_keepers_that_wait_are_replaced(tmp_path: Path) -> None:
             while any(linux.start_time(keeper.pid) for keeper in waiting):
                 await anyio.sleep(0.001)
             assert await launch.value(prints_and_returns) == {"x": 1}
+        assert pipes_open() <= pipes + 3, "one for each that waits"
 
 
 async def test_a_parked_attempt_that_is_killed_is_replaced(tmp_path: Path) -> None:

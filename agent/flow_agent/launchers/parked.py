@@ -62,7 +62,7 @@ class Parked:
                     self._drop_word()
                     (self._word,) = descriptors
                 if not data:
-                    self._end.close()
+                    self._give_up()
                 for line in self._lines.feed(data):
                     message = json.loads(line)
                     self.hello, self._failed = message.get("hello"), message.get("failed")
@@ -77,9 +77,13 @@ class Parked:
             return False
         except OSError:
             pass
-        self._end.close()
+        self._give_up()
         self.hello = None
         return True
+
+    def _give_up(self) -> None:
+        self._end.close()
+        self._drop_word()
 
     @property
     def gone(self) -> bool:
@@ -146,7 +150,6 @@ class Parked:
 
     def close(self) -> subprocess.Popen[bytes] | None:
         """Let it go: it ends after what it does now. Gives the process that somebody must collect, if it is ours."""
-        self._end.close()
-        self._drop_word()
+        self._give_up()
         process, self._process = self._process, None
         return process
