@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import anyio
@@ -10,7 +11,10 @@ import click
 from flow_agent import events, operations
 from flow_agent.cli.assemble import assembled
 from flow_agent.cli.options import options
+from flow_agent.init import become_init
 from flow_agent.launchers.linux import hide_memory
+from flow_agent.model import AgentInfo
+from flow_agent.notify import ServiceManager
 from flow_agent.settings import Settings
 
 SWITCH = 0.0005
@@ -35,6 +39,7 @@ def start(settings: Settings, until_empty: bool) -> int:
     \b
     Example: flow-agent start -l gpu -l eu --limit 8
     """
+    become_init()
     events.configure(style=settings.log.format, level=settings.log.level)
     hide_memory()  # it holds the secrets of every run
     sys.setswitchinterval(SWITCH)
@@ -45,9 +50,15 @@ def start(settings: Settings, until_empty: bool) -> int:
 
 
 async def _start(settings: Settings, until_empty: bool) -> int:
+    manager = ServiceManager.taken_from(os.environ)
+
+    def ready(info: AgentInfo) -> None:
+        events.agent_started(info, operations.shown_url(settings.queue))
+        manager.ready()
+
     async with (
         operations.open_queue(settings.queue, **settings.queue_arguments()) as queue,
         assembled(settings, queue, until_empty=until_empty, probes=settings.probes.listen) as (agent, info),
+        manager.told(agent.health),
     ):
-        url = operations.shown_url(settings.queue)
-        return 0 if await agent.serve(ready=lambda: events.agent_started(info, url)) else 1
+        return 0 if await agent.serve(ready=lambda: ready(info)) else 1
