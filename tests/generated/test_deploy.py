@@ -1,0 +1,81 @@
+"""The files of `deploy/` say what the pages say of them."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from command import COMMAND, unless_all_is_required
+from flow_agent.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+UNIT = ROOT / "deploy" / "flow-agent.service"
+
+
+class _Unit(configparser.RawConfigParser):
+    """systemd knows a key more than once, and tells large letters from small ones."""
+
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
+def unit() -> configparser.SectionProxy:
+    parser = _Unit(strict=False)
+    parser.read(UNIT)
+    return parser["Service"]
+
+
+def test_systemd_finds_nothing_to_say_against_the_unit(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        unless_all_is_required("there is no systemd-analyze")
+    here = tmp_path / UNIT.name
+    here.write_text(UNIT.read_text().replace("/opt/flow-agent/bin/flow-agent", COMMAND))
+    for arguments in (["verify", "--man=no"], ["security", "--offline=true", "--threshold=25"]):
+        done = subprocess.run([str(analyze), *arguments, str(here)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert arguments[0] != "verify" or not done.stderr, done.stderr
+
+
+def test_the_unit_lets_attempts_live_and_waits_for_those_that_drain() -> None:
+    service = unit()
+    expected = {"Type": "notify", "KillMode": "process", "Delegate": "yes", "TimeoutStartSec": "infinity"}
+    assert {key: service[key] for key in expected} == expected
+    # Extending its leases may take the agent this long; what it says of itself comes more often.
+    assert int(service["WatchdogSec"]) >= 2 * Settings().lease.heartbeat
+
+
+def test_what_the_page_says_of_the_unit_stands_in_it() -> None:
+    page = (ROOT / "docs/deploy.md").read_text()
+    table = page.partition("| setting of the unit | why |")[2].partition("\n\n")[0]
+    named = re.findall(r"`(\w+=[^`]+)`", table.replace("| `WatchdogSec", "\n| `WatchdogSec"))
+    lines = UNIT.read_text().splitlines()
+    assert len(named) > 5
+    for setting in named:
+        assert setting in lines or setting == "FLOW_AGENT_AGENT__LIMIT=8"
+
+
+def test_the_settings_that_the_files_name_are_settings() -> None:
+    known = {*re.findall(r"FLOW_AGENT_\w+", (ROOT / "README.md").read_text()), "FLOW_AGENT_HOME"}
+    for path in sorted((ROOT / "deploy").iterdir()):
+        named = set(re.findall(r"FLOW_AGENT_[A-Z_]+[A-Z]", path.read_text()))
+        assert named <= known, path
+
+
+def test_the_image_is_built_of_files_that_are_there_for_a_python_that_is_supported() -> None:
+    text = (ROOT / "deploy/Dockerfile").read_text()
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    copied = [word for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE) for word in line.split()[:-1]]
+    assert copied
+    for name in copied:
+        assert (ROOT / name).exists()
+        assert f"!{name}" in ignored
+    version = re.search(r"^ARG BASE=python:3\.(\d+)-slim$", text, re.MULTILINE)
+    assert version is not None
+    assert 11 <= int(version[1]) <= sys.version_info[1] + 1
+    assert re.findall(r"^FROM runtime AS (\w+)$", text, re.MULTILINE) == ["all", "small"]
+    assert text.count("USER 10001:10001") == 2
