@@ -1,6 +1,6 @@
 """How long is it from the submit to the first line of the flow, on an idle agent?
 
-Forty runs, one after the other, each 50 ms after the end of the one before. From `created_at`, which the queue writes
+Forty runs, one after the other, each 250 ms after the end of the one before. From `created_at`, which the queue writes
 in the submit's transaction, to `time.time()` in the flow's first line; "from the call" also counts what `submit()`
 does before that. Beside it what the system itself needs from the start of a process to a function's first line: a bare
 fork, a fork that loads the function out of a pickle, and the same two with a fresh interpreter; and one write of the

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 PYTHON = f"Python {sys.version.split()[0]}"
 
-PAUSE = 0.05
-"""Seconds of rest between the end of one job and the next, so that each finds whoever runs it idle."""
+PAUSE = 0.25
+"""Seconds of rest between the end of one job and the next, so that each finds whoever runs it idle: also what a worker
+gets ready in advance, such as the next interpreter, is ready again."""
 WARM_UP = 5
 """Jobs before the first that counts."""
 
