@@ -37,9 +37,8 @@ class Refused(Exception):
 
 def main(kind: str) -> int:
     """The whole life of the attempt; gives the exit code: 0, 1, or what the flow asked for with ``sys.exit``."""
-    if kind == "pickle":
-        import cloudpickle  # noqa: F401 - its pickles name it; loaded while we wait
     channel = _get_ready()
+    _load_ahead(kind)
     with os.fdopen(MESSAGE, "rb") as pipe:
         line = pipe.readline()
     if not line:
@@ -96,6 +95,17 @@ def _get_ready() -> Channel:
     channel = Channel(EVENTS)
     records.install(channel)
     return channel
+
+
+def _load_ahead(kind: str) -> None:
+    """Import what the run will need, while nobody waits for it yet; a fork has it from its zygote."""
+    if kind == "pickle":
+        import cloudpickle  # noqa: F401 - its pickles name it
+
+        import flow_agent.runner.stored
+    import flow_agent.current
+    import flow_agent.flow
+    import flow_agent.runner.load  # noqa: F401
 
 
 def _prepare(message: dict[str, Any]) -> Exception | None:
