@@ -95,8 +95,9 @@ def test_nothing_that_it_starts_can_speak_in_its_place(manager: Manager, cli: Cl
     (run,) = cli.submit("environment", "--wait")[:1]
     assert cli.json("result", run) == []
     for process in cli.processes():
-        if "flow-agent" not in " ".join(process.cmdline()):
-            assert not [name for name in process.environ() if name.startswith(("NOTIFY", "WATCHDOG"))]
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended just now
+            if "flow-agent" not in " ".join(process.cmdline()):
+                assert not [name for name in process.environ() if name.startswith(("NOTIFY", "WATCHDOG"))]
 
 
 def test_the_watchdog_hears_of_a_loop_that_turns_and_of_a_queue_that_is_away_but_of_none_that_hangs(
@@ -175,7 +176,12 @@ def test_as_process_1_it_collects_what_attempts_leave_and_passes_signals_on(cli:
     assert len(first.children()) >= 1
 
     def zombies() -> list[psutil.Process]:
-        return [child for child in first.children(recursive=True) if child.status() == psutil.STATUS_ZOMBIE]
+        return [child for child in first.children(recursive=True) if status(child) == psutil.STATUS_ZOMBIE]
+
+    def status(child: psutil.Process) -> str:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return child.status()
+        return psutil.STATUS_DEAD
 
     cli.until(lambda: not zombies())
     for child in first.children()[0].children(recursive=True):  # zygotes and keepers, whose children come to process 1

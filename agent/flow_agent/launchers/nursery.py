@@ -22,8 +22,9 @@ from flow_agent import events
 from flow_agent.errors import LaunchError
 from flow_agent.launchers.archive import runner_archive
 from flow_agent.launchers.attempt import PASSES
-from flow_agent.launchers.environments import KEEP, Environment, can_fork, environment
+from flow_agent.launchers.environments import KEEP, Environment, environment
 from flow_agent.launchers.parked import WAIT, Parked
+from flow_agent.launchers.pool import Pool
 from flow_agent.launchers.warm import KILLED, NoZygote, Zygote
 
 TEND_EVERY = 5.0
@@ -51,31 +52,6 @@ class Care:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-class Pool:
-    """The parked attempts of one environment."""
-
-    def __init__(self, environment: Environment) -> None:
-        self.environment = environment
-        self.waiting: list[Parked] = []
-        self.zygote: Zygote | None = None
-        self.cold = not can_fork()
-        """Whether there can be no zygote."""
-        self.checked = environment.interpreter is None
-        """Whether the interpreter is known to be able to run attempts."""
-        self.used = anyio.current_time()
-        self.starting = anyio.Lock()
-
-    def ready(self) -> Parked | None:
-        """One that waits; it is taken out. Those that died are, too."""
-        for parked in list(self.waiting):
-            if parked.look():
-                self.waiting.remove(parked)
-                return parked
-            if parked.gone:
-                self.waiting.remove(parked)
-        return self.waiting.pop(0) if self.waiting else None
-
-
 class Nursery:
     """All pools of one launcher, whose folder is ``root``; ``archives`` is where runners for others are kept."""
 
@@ -91,6 +67,12 @@ class Nursery:
         Raises LaunchError.
         """
         pool = self._pool(wanted)
+        try:
+            return await self._take(pool, kind)
+        finally:
+            self._tidy(pool)
+
+    async def _take(self, pool: Pool, kind: str) -> Parked:
         for tries in range(1, TRIES + 1):
             parked = pool.ready() or await self._new(pool, kind)
             try:
@@ -137,6 +119,7 @@ class Nursery:
                 async with pool.starting:
                     with contextlib.suppress(OSError):  # no room, no descriptor left: as below
                         await self._warm_up(pool)
+                self._tidy(pool)
                 if now - pool.used > 2 * TEND_EVERY:
                     while len(pool.waiting) > self._care.ahead:
                         self.close(pool.waiting.pop())
@@ -171,17 +154,26 @@ class Nursery:
         return pool
 
     def _drop(self, pool: Pool) -> None:
-        del self._pools[pool.environment]
-        for parked in pool.waiting:
-            self.close(parked)
+        if self._pools.get(pool.environment) is pool:
+            del self._pools[pool.environment]
+        self._tidy(pool)
+
+    def _tidy(self, pool: Pool) -> None:
+        """See that nothing waits in a pool that was dropped, maybe while it was being filled."""
+        if self._pools.get(pool.environment) is pool:
+            return
+        while pool.waiting:
+            self.close(pool.waiting.pop())
         if pool.zygote is not None:
             pool.zygote.end()
+            pool.zygote = None
 
     async def _fill(self, pool: Pool, number: int) -> None:
         # Where it cannot be done now, whoever needs one will meet the same, and tell it.
         with contextlib.suppress(LaunchError, OSError):
-            while len(pool.waiting) < number:
+            while len(pool.waiting) < number and self._pools.get(pool.environment) is pool:
                 pool.waiting.append(await self._new(pool, "pickle"))
+        self._tidy(pool)
 
     async def _new(self, pool: Pool, kind: str) -> Parked:
         async with pool.starting:
@@ -270,6 +262,7 @@ class Nursery:
         Raises LaunchError.
         """
         ours, theirs = socket.socketpair()
+        process = None
         try:
             program = {"argv": wanted.runner(self._archive(wanted), kind), "env": wanted.env}
             with theirs, self._log.open("ab") as said:
@@ -284,5 +277,7 @@ class Nursery:
             ours.sendall(json.dumps(program).encode() + b"\n")
         except OSError as error:
             ours.close()
+            if process is not None:  # somebody killed it at once
+                self._leaving.append(process)
             raise LaunchError(f"the keeper of the attempt could not be started: {error}", transient=True) from error
         return Parked(ours, process)

@@ -272,11 +272,13 @@ async def open_launcher(
     (root / LOG).unlink(missing_ok=True)
     nursery = Nursery(root, home / "runner", Care(**options))
     launcher = ProcessLauncher(root, nursery)
-    async with anyio.create_task_group() as group:
-        group.start_soon(launcher.listen, name="bell")
-        group.start_soon(nursery.tend, name="nursery")
-        try:
-            yield launcher
-        finally:
-            launcher.let_go()
-            group.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(launcher.listen, name="bell")
+            group.start_soon(nursery.tend, name="nursery")
+            try:
+                yield launcher
+            finally:
+                group.cancel_scope.cancel()
+    finally:  # when nobody gets anything ready any more
+        launcher.let_go()
