@@ -27,7 +27,13 @@ pytestmark = pytest.mark.anyio
 def zygotes(of: int | None = None) -> list[psutil.Process]:
     """The zygotes that this process, or ``of``, has started."""
     children = [child for child in psutil.Process(of).children() if linux.start_time(child.pid) is not None]
-    return [child for child in children if any("zygote" in part for part in child.cmdline()[:6])]
+    return [child for child in children if any("zygote" in part for part in _command(child)[:6])]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # it ended just now
+        return process.cmdline()
+    return []
 
 
 async def zygote() -> psutil.Process:
