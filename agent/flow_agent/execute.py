@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -25,6 +25,9 @@ from flow_agent.result_store import with_result
 
 PARKED = 3600.0
 """Seconds, beyond a claim's lease, for which a parked attempt waits for its agent, should that be gone for good."""
+
+REPORTED_AT_ONCE = 1.0
+"""Seconds after its end within which an attempt's report needs no word of when that was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +172,8 @@ async def _watch(hold: Hold, launcher: Launcher, ref: str, tools: Tools, log: Ru
     with hold.watched(lambda: launcher.stop(ref, tools.means.grace), timeout):
         ending = await launcher.wait(ref, sink, attempt=claim.attempt, after=await told())
     assert ending is not None
+    if claim.ref is not None:
+        hold.ended_at = ending.at
     outcome = judge(ending, hold.why, claim.registration.timeout)
     if outcome.state is State.SUCCEEDED:
         return await with_result(hold, outcome, ending, means=tools.means, tell=log.tell)
@@ -189,8 +194,14 @@ async def _finish(hold: Hold, outcome: Outcome, tools: Tools, phases: dict[str, 
     claim = hold.claim
     retry_in = retry_delay(claim, outcome)
     hold.free()
-    finish = answered("finish", lambda: tools.queue.finish(claim, outcome, retry_in=retry_in))
-    if await _forgiving(claim, finish):
+    ended_at = hold.ended_at or tools.now()
+
+    async def finish() -> None:
+        ago = tools.now() - ended_at
+        told = outcome if ago < REPORTED_AT_ONCE else replace(outcome, ago=ago)
+        await tools.queue.finish(claim, told, retry_in=retry_in)
+
+    if await _forgiving(claim, answered("finish", finish)):
         hold.retry_in = retry_in
         events.attempt_ended(claim, outcome, phases, retry_in)
         tools.ended(outcome, phases)

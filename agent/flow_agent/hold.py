@@ -73,6 +73,8 @@ class Hold:
         self.deadline = deadline
         self.over = False
         """Whether nothing of it runs any more, so that its slot is free; what is left is to report it."""
+        self.ended_at: float | None = None
+        """When that came about (seconds since the epoch), if it was before this agent watched."""
         self._tasks, self._freed = tasks, freed
         self._stop: Callable[[], None] | None = None
         self.why: Reason | None = None

@@ -268,13 +268,15 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How an attempt ended; ``detail`` is one sentence for a person, redacted."""
+    """How an attempt ended; ``detail`` is one sentence for a person, redacted. ``ago`` is how many seconds before it is
+    reported: it may have ended while no agent watched, or while the queue was away."""
 
     state: State
     reason: Reason
     detail: str = ""
     exit_code: int | None = None
     result: Mapping[str, Json] | None = None
+    ago: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,8 +344,9 @@ class Ending:
     ``code`` is the exit code, ``signal`` the signal that ended it instead. ``receipt`` is the runner's final
     event: ``{"ok": true, "result": ...}``, or ``{"ok": false, "reason": ..., "detail": ...}``; None if none came.
     ``result`` is the file that holds the return value. ``tail`` are the last lines of output. ``lost`` says that
-    nobody saw the end. ``memory`` is what shows that memory ran out, ``cpu`` that CPU time did. ``ended_by``
-    is ``stop``, ``deadline`` or ``memory`` if we ended it.
+    nobody saw the end. ``at`` is when it came, if that is known: seconds since the epoch, by the clock of where it
+    ran. ``memory`` is what shows that memory ran out, ``cpu`` that CPU time did. ``ended_by`` is ``stop``,
+    ``deadline`` or ``memory`` if we ended it.
     """
 
     code: int | None = None
@@ -352,6 +355,7 @@ class Ending:
     result: str | None = None
     tail: str = ""
     lost: str | None = None
+    at: float | None = None
     memory: str | None = None
     cpu: str | None = None
     ended_by: str | None = None

@@ -8,6 +8,8 @@ import re
 import shutil
 import signal
 import subprocess
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -145,6 +147,8 @@ def test_attempts_that_end_while_nobody_watches_are_told_whole(life: Life, befor
     cli.until(lambda: all((spool / f"{run}-1" / "exit.json").exists() for run in runs.values()))
     cli.until(lambda: not cli.processes(), 10)
     assert {cli.state(run) for run in runs.values()} == {"running"}
+    time.sleep(3)
+    back = time.time()
     cli("start", "--name", "same", "--process-start", after, "--until-empty")
     assert {flow: life.reasons(run) for flow, run in runs.items()} == ENDS
     assert sorted(life.traced()) == sorted(
@@ -159,6 +163,9 @@ def test_attempts_that_end_while_nobody_watches_are_told_whole(life: Life, befor
     assert cli.show(runs["raises"])["detail"] == "ValueError: on purpose"
     assert "exited with code 3; last output:\n" in cli.show(runs["leaves"])["detail"]
     assert cli.show(runs["is shot"])["exit_code"] == 137
+    for run in runs.values():
+        first = cli.show(run)["attempts"][0]
+        assert datetime.fromisoformat(first["finished_at"]).timestamp() < back - 2, "it ended before the agent was back"
     assert [path.name for path in spool.iterdir()] == ["bell"]
 
 

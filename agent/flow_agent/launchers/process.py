@@ -241,6 +241,7 @@ def _ending(record: Mapping[str, Any], reader: SpoolReader, folder: Path) -> End
         signal=record.get("signal"),
         ended_by=record.get("ended_by"),
         lost=record.get("lost"),
+        at=record.get("at"),
         memory=record.get("memory"),
         cpu=record.get("cpu"),
         receipt=reader.receipt,

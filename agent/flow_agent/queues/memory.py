@@ -149,11 +149,11 @@ class MemoryStore:
     def add_attempt(self, run_id: str, attempt: Attempt) -> None:
         self._attempts.setdefault(run_id, {})[attempt.number] = attempt
 
-    def end_attempt(self, run_id: str, number: int, outcome: Outcome, now: float) -> None:
+    def end_attempt(self, run_id: str, number: int, outcome: Outcome, at: float) -> None:
         attempts = self._attempts[run_id]
         attempts[number] = replace(
             attempts[number],
-            finished_at=now,
+            finished_at=at,
             reason=outcome.reason,
             detail=outcome.detail,
             exit_code=outcome.exit_code,

@@ -72,7 +72,8 @@ def changed(value: T, /, **changes: Any) -> T:
 
 def fingerprint(outcome: Outcome) -> str:
     """What tells a repeated ``finish`` from another one."""
-    text = json.dumps(vars(outcome), sort_keys=True, separators=(",", ":"), default=dict)
+    told = {name: value for name, value in vars(outcome).items() if name != "ago"}  # it is longer ago each time
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"), default=dict)
     return "finished " + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -162,8 +163,13 @@ def ended(stored: Stored, moment: Moment, outcome: Outcome) -> Stored:
         detail=outcome.detail,
         exit_code=outcome.exit_code,
         result=outcome.result,
-        finished_at=moment.now,
+        finished_at=end_of(stored, moment, outcome),
     )
+
+
+def end_of(stored: Stored, moment: Moment, outcome: Outcome) -> float:
+    """When an attempt that is reported now has ended: not before it began, whatever the clocks say."""
+    return max(moment.now - outcome.ago, min(stored.run.started_at or moment.now, moment.now))
 
 
 def cancelled(stored: Stored, moment: Moment, detail: str = "") -> Stored:

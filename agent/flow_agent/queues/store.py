@@ -81,8 +81,8 @@ class Store(Protocol):
     def add_attempt(self, run_id: str, attempt: Attempt) -> None:
         """Store a new attempt."""
 
-    def end_attempt(self, run_id: str, number: int, outcome: Outcome, now: float) -> None:
-        """Store how an attempt ended."""
+    def end_attempt(self, run_id: str, number: int, outcome: Outcome, at: float) -> None:
+        """Store how an attempt ended, and when."""
 
     def attempts(self, run_id: str) -> list[Attempt]:
         """The attempts of a run in order."""

@@ -233,7 +233,7 @@ def finish(store: Store, claim: Claim, outcome: Outcome, retry_in: float | None,
     store.save(after)
     store.end_claim(claim.run.id, claim.number, how)
     if stored.run.state is State.RUNNING:
-        store.end_attempt(stored.run.id, stored.run.attempt, outcome, moment.now)
+        store.end_attempt(stored.run.id, stored.run.attempt, outcome, rules.end_of(stored, moment, outcome))
     return after.run
 
 

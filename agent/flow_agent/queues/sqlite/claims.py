@@ -77,12 +77,12 @@ class Claims(Runs):
             started_at=attempt.started_at,
         )
 
-    def end_attempt(self, run_id: str, number: int, outcome: Outcome, now: float) -> None:
+    def end_attempt(self, run_id: str, number: int, outcome: Outcome, at: float) -> None:
         self._run(
             "end_attempt",
             run_id=run_id,
             number=number,
-            now=now,
+            at=at,
             reason=str(outcome.reason),
             detail=outcome.detail,
             exit_code=outcome.exit_code,

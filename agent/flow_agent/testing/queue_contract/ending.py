@@ -86,6 +86,22 @@ class Ending:
         (attempt,) = await queue.attempts(run.id)
         assert (attempt.reason, attempt.finished_at, attempt.exit_code) == (Reason.COMPLETED, clock.now(), 0)
 
+    async def test_an_end_that_is_reported_late_is_told_as_it_was(self, queue: Queue, clock: ManualClock):
+        claim = await running(queue)
+        clock.advance(30)
+        late = replace(SUCCEEDED, ago=20.0)
+        run = await queue.finish(claim, late)
+        assert run.finished_at == pytest.approx(clock.now() - 20)
+        clock.advance(5)
+        assert await queue.finish(claim, replace(late, ago=25.0)) == run  # the same end, told again
+        (attempt,) = await queue.attempts(run.id)
+        assert attempt.finished_at == pytest.approx(run.finished_at)
+
+    async def test_no_attempt_ends_before_it_began(self, queue: Queue):
+        claim = await running(queue)
+        run = await queue.finish(claim, replace(SUCCEEDED, ago=3600.0))
+        assert run.finished_at == run.started_at
+
     async def test_finish_before_the_start_ends_the_run_without_an_attempt(self, queue: Queue):
         await submitted(queue)
         claim = await won(queue)

@@ -156,7 +156,7 @@ values (:run_id, :number, :claim, :agent, :started_at, '');
 
 -- name: end_attempt
 -- User code has ended.
-update attempts set finished_at = :now, reason = :reason, detail = :detail, exit_code = :exit_code
+update attempts set finished_at = :at, reason = :reason, detail = :detail, exit_code = :exit_code
 where run_id = :run_id and number = :number;
 
 -- name: attempts
