@@ -74,6 +74,26 @@ def probes_listen(address: str) -> None:
     _log.info("probes.listen", address=address, paths="/livez /readyz /metrics")
 
 
+def server_started(url: str, *, tokens: bool) -> None:
+    """The HTTP queue is there to be asked."""
+    _log.info("server.started", url=url, access="tokens" if tokens else "open")
+
+
+def server_without_tokens(path: str) -> None:
+    """Nobody can ask anything yet."""
+    _log.warning("server.no_tokens", tokens=path, hint="`flow-agent tokens create NAME --scope SCOPE` makes one")
+
+
+def server_stopping() -> None:
+    """What was asked is still answered."""
+    _log.info("server.stopping")
+
+
+def server_mistake(error: BaseException) -> None:
+    """A request could not be answered for a reason that nobody thought of."""
+    _log.error("server.mistake", error=f"{type(error).__name__}: {error}", exc_info=error)
+
+
 def agent_draining(running: int) -> None:
     """First signal: nothing more is claimed."""
     _log.info("agent.draining", running=running, hint="a second signal ends them")
