@@ -13,7 +13,7 @@ from typing import Any, TextIO, cast
 import structlog
 
 from flow_agent.log_stream import PatientStream
-from flow_agent.model import AgentInfo, Claim, Outcome, Run, State
+from flow_agent.model import AgentInfo, Claim, Outcome, Run, State, Waiting
 from flow_agent.redact import known
 
 _log: Any = structlog.get_logger("flow_agent")
@@ -92,6 +92,17 @@ def server_stopping() -> None:
 def server_mistake(error: BaseException) -> None:
     """A request could not be answered for a reason that nobody thought of."""
     _log.error("server.mistake", error=f"{type(error).__name__}: {error}", exc_info=error)
+
+
+def runs_unserved(waiting: Waiting) -> None:
+    """Runs wait that no live agent may take; told once for each kind of them."""
+    _log.warning(
+        "runs.unserved",
+        queued=waiting.queued,
+        labels=sorted(waiting.labels),
+        launcher=waiting.launcher,
+        hint="start an agent with these labels and this launcher; `flow-agent why RUN` says what is missing",
+    )
 
 
 def agent_draining(running: int) -> None:

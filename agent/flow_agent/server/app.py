@@ -133,14 +133,14 @@ async def _invalid(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or "the body"
     message = f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}"
-    return _answered(request, wire.Refusal, wire.Refusal(error="value_error", message=message), 422)
+    return _answered(request, wire.Refusal, wire.Refusal(error="invalid_input", message=message), 422)
 
 
 async def _foreign(request: Request, error: Exception) -> Response:
     """What the framework refuses by itself: an address or a method that is not there, a body that is none."""
     assert isinstance(error, HTTPException)
     status = 422 if error.status_code == 400 else error.status_code
-    word = "value_error" if status == 422 else "no_such_address"
+    word = "invalid_input" if status == 422 else "no_such_address"
     refusal = wire.Refusal(error=word, message=str(error.detail), hint="/openapi.json describes what there is")
     response = _answered(request, wire.Refusal, refusal, status)
     response.headers.update(error.headers or {})

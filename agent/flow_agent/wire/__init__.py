@@ -115,7 +115,7 @@ VERBS: Mapping[str, Verb] = {
     "logs": Verb(request=Logs, answer=list[LogLine], scopes=("read",), about="Lines of a run's log"),
     "announce": Verb(request=OneAgent, answer=None, scopes=("agent",), about="An agent as it is now"),
     "retire": Verb(request=OneAgent, answer=None, scopes=("agent",), about="An agent has ended in order"),
-    "agents": Verb(request=Nothing, answer=list[AgentInfo], scopes=("read", "submit"), about="Agents by name"),
+    "agents": Verb(request=Nothing, answer=list[AgentInfo], scopes=("read", "submit", "agent"), about="Agents by name"),
     "waiting": Verb(
         request=Nothing,
         answer=list[Waiting],

@@ -12,6 +12,8 @@ from flow_agent.ports import Leases
 
 ITEMS = 10_000
 """Things in one request, and in one answer."""
+SUBMISSIONS = 100_000
+"""Runs that may be asked for at once: they are one transaction, so that a client cannot make several of it."""
 Limit = Annotated[int, Field(ge=-1, le=ITEMS)]
 Number = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
@@ -40,7 +42,7 @@ class Flow:
 class Submit:
     """See ``Queue.submit``."""
 
-    submissions: Annotated[list[Submission], Field(max_length=ITEMS)]
+    submissions: Annotated[list[Submission], Field(max_length=SUBMISSIONS)]
 
 
 @dataclass(frozen=True, kw_only=True)
