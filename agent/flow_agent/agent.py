@@ -90,9 +90,7 @@ class Agent:
                 services.start_soon(self.health.watch, name="health")
                 services.start_soon(self._listen, name="listener")
                 services.start_soon(self._keep_leases, name="leases")
-                services.start_soon(
-                    watch_unserved, self._tools, self._info.id, 3 * self._pace.heartbeat, name="unserved"
-                )
+                services.start_soon(watch_unserved, self._tools, self._info.id, self._pace.heartbeat, name="unserved")
                 self.health.begins()
                 ready()
                 async with anyio.create_task_group() as runs:

@@ -36,18 +36,18 @@ def unserved(waiting: Iterable[Waiting], alive: Iterable[AgentInfo]) -> list[Wai
     return [each for each in waiting if not any(matches(each.labels, each.launcher, agent) for agent in taking)]
 
 
-async def watch_unserved(sight: Sight, own_id: str, alive_within: float) -> None:
+async def watch_unserved(sight: Sight, own_id: str, heartbeat: float) -> None:
     """Warn of each kind of runs that nobody may take, once until that has changed. Ends by being cancelled.
 
-    Of all live agents only the one with the smallest id looks, so that there is one warning. ``alive_within``: seconds
-    since its last sign of life within which an agent counts as alive.
+    Of all live agents only the one with the smallest id looks, so that there is one warning. ``heartbeat``: seconds between
+    two signs of life of an agent; after three of them without one it counts as gone.
     """
     told: set[tuple[frozenset[str], str | None]] = set()
     while True:
         await anyio.sleep(PAUSE)
         with contextlib.suppress(QueueError):  # the agent itself sees to a queue that is away or broken
             now = sight.now()
-            alive = [agent for agent in await sight.queue.agents() if now - agent.seen_at <= alive_within]
+            alive = [agent for agent in await sight.queue.agents() if now - agent.seen_at <= 3 * heartbeat]
             if own_id != min((agent.id for agent in alive), default=own_id):
                 continue
             found = {(each.labels, each.launcher): each for each in unserved(await sight.queue.waiting(), alive)}
