@@ -31,6 +31,7 @@ from flow_agent.execute import Tools, execute
 from flow_agent.health import Contact, Health, watched
 from flow_agent.hold import Hold, Pace, answered, leased
 from flow_agent.model import AgentInfo, Claim, Reason, Verdict
+from flow_agent.unserved import watch_unserved
 
 FASTEST_EXTEND = 0.2
 """Seconds between two extensions that pokes asked for: a burst of submits must not become one of writes."""
@@ -89,6 +90,7 @@ class Agent:
                 services.start_soon(self.health.watch, name="health")
                 services.start_soon(self._listen, name="listener")
                 services.start_soon(self._keep_leases, name="leases")
+                services.start_soon(watch_unserved, self._tools, self._info.id, self._pace.heartbeat, name="unserved")
                 self.health.begins()
                 ready()
                 async with anyio.create_task_group() as runs:

@@ -13,7 +13,7 @@ from typing import Any, TextIO, cast
 import structlog
 
 from flow_agent.log_stream import PatientStream
-from flow_agent.model import AgentInfo, Claim, Outcome, Run, State
+from flow_agent.model import AgentInfo, Claim, Outcome, Run, State, Waiting
 from flow_agent.redact import known
 
 _log: Any = structlog.get_logger("flow_agent")
@@ -72,6 +72,37 @@ def agent_started(agent: AgentInfo, queue: str) -> None:
 def probes_listen(address: str) -> None:
     """Whoever asks at that address is answered."""
     _log.info("probes.listen", address=address, paths="/livez /readyz /metrics")
+
+
+def server_started(url: str, *, tokens: bool) -> None:
+    """The HTTP queue is there to be asked."""
+    _log.info("server.started", url=url, access="tokens" if tokens else "open")
+
+
+def server_without_tokens(path: str) -> None:
+    """Nobody can ask anything yet."""
+    _log.warning("server.no_tokens", tokens=path, hint="`flow-agent tokens create NAME --scope SCOPE` makes one")
+
+
+def server_stopping() -> None:
+    """What was asked is still answered."""
+    _log.info("server.stopping")
+
+
+def server_mistake(error: BaseException) -> None:
+    """A request could not be answered for a reason that nobody thought of."""
+    _log.error("server.mistake", error=f"{type(error).__name__}: {error}", exc_info=error)
+
+
+def runs_unserved(waiting: Waiting) -> None:
+    """Runs wait that no live agent may take; told once for each kind of them."""
+    _log.warning(
+        "runs.unserved",
+        queued=waiting.queued,
+        labels=sorted(waiting.labels),
+        launcher=waiting.launcher,
+        hint="start an agent with these labels and this launcher; `flow-agent why RUN` says what is missing",
+    )
 
 
 def agent_draining(running: int) -> None:

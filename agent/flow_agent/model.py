@@ -247,7 +247,8 @@ class Claim:
     """One agent's right to a run. ``number`` is the only fencing token.
 
     ``attempt`` is the number of the attempt that this claim will start or, where ``ref`` is set, goes on watching.
-    ``lease`` is the number of seconds it holds, counted from before the request that won it.
+    ``lease`` is the number of seconds it holds, counted from before the request that won it. ``proof`` is what a queue
+    that serves many callers wants to see again with each write; empty where there is no such thing.
     """
 
     run: Run
@@ -256,6 +257,7 @@ class Claim:
     attempt: int
     lease: float
     ref: str | None = None
+    proof: str = field(default="", repr=False)
 
 
 class Verdict(StrEnum):

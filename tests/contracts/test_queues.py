@@ -4,7 +4,9 @@ from functools import partial
 
 import pytest
 
-from flow_agent.queues import memory, sqlite
+from flow_agent.queues import http, memory, sqlite
+from flow_agent.server.serve import Options, served
+from flow_agent.server.tokens import Tokens
 from flow_agent.testing import ManualClock
 from flow_agent.testing.queue_contract import QueueContract
 
@@ -30,3 +32,27 @@ class TestSqliteQueue(QueueContract):
     @pytest.fixture
     def open_again(self, clock, tmp_path):
         return partial(sqlite.open_queue, f"sqlite:{tmp_path}/home/queue.db", clock=clock)
+
+
+class TestHttpQueueOverSqlite(QueueContract):
+    """By a real server on a real socket, with the tokens' checks; only its clock is the test's."""
+
+    @pytest.fixture
+    async def open_again(self, clock, tmp_path):
+        tokens = Tokens(tmp_path / "tokens.json")
+        token, _ = tokens.create("all", ["submit", "register", "agent", "read"])
+        async with (
+            sqlite.open_queue(f"sqlite:{tmp_path}/home/queue.db", clock=clock) as behind,
+            served(behind, Options(listen="127.0.0.1:0", tokens=tokens)) as url,
+        ):
+            yield partial(http.open_queue, url, options={"token": token})
+
+
+class TestHttpQueueOverMemory(QueueContract):
+    @pytest.fixture
+    async def open_again(self, clock):
+        async with (
+            memory.open_queue("memory:", clock=clock) as behind,
+            served(behind, Options(listen="127.0.0.1:0", tokens=None)) as url,
+        ):
+            yield partial(http.open_queue, url)

@@ -9,13 +9,16 @@ from typing import Literal, get_args, get_origin
 import click
 import pytest
 
+from flow_agent.cli.server import server
 from flow_agent.cli.start import start
 from flow_agent.settings import Leaf, Settings, leaves, load, schema, settings_table
 
 ROOT = Path(__file__).parents[2]
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 LEAVES = {".".join(leaf.path): leaf for leaf in leaves()}
-OPTIONS = {parameter.name: parameter for parameter in start.params if isinstance(parameter, click.Option)}
+OPTIONS = {each.name: each for each in [*server.params, *start.params] if isinstance(each, click.Option)}
+OF_START = {each.name for each in start.params}
+OPTIONAL = [path for path, leaf in LEAVES.items() if not leaf.option.secret]
 
 
 @pytest.fixture(autouse=True)
@@ -87,16 +90,17 @@ def test_a_setting_is_set_by_the_file(path, home):
     assert held(load(), leaf) == value, text
 
 
-@pytest.mark.parametrize("path", LEAVES)
+@pytest.mark.parametrize("path", OPTIONAL)
 def test_a_setting_is_set_by_its_option(path, monkeypatch):
     leaf = LEAVES[path]
     text, value = sample(leaf)
     seen: list[Settings] = []
     monkeypatch.setattr("flow_agent.cli.start._start", lambda settings, _: _keep(seen, settings))
+    monkeypatch.setattr("flow_agent.cli.server._serve", lambda settings: _keep(seen, settings))
     option = OPTIONS["__".join(leaf.path)]
     words = [option.opts[-1], text] if not option.is_flag else [option.opts[0] if value else option.secondary_opts[0]]
 
-    start.main(words, standalone_mode=False)
+    (server if path.startswith("server.") else start).main(words, standalone_mode=False)
 
     assert held(seen[0], leaf) == value
 
@@ -109,11 +113,13 @@ async def _keep(seen: list[Settings], settings: Settings) -> int:
 def test_start_has_an_option_for_each_setting_and_no_other():
     own = {"until_empty", "config", "help"}
 
-    assert set(OPTIONS) - own == {"__".join(leaf.path) for leaf in LEAVES.values()}
+    of_agents = [path for path in OPTIONAL if not path.startswith("server.")]
+    assert OF_START - own == {path.replace(".", "__") for path in of_agents}
+    assert set(OPTIONS) - own == {path.replace(".", "__") for path in OPTIONAL}
 
 
 def test_the_help_of_an_option_names_its_variable_and_its_default():
-    for leaf in LEAVES.values():
+    for leaf in (LEAVES[path] for path in OPTIONAL):
         text = OPTIONS["__".join(leaf.path)].help or ""
         assert f"[env {leaf.variable}" in text
         assert leaf.default == "" or f"default {leaf.default}]" in text

@@ -34,6 +34,8 @@ VERBS = {
     "cache": ("cache", "What fetched flows are kept on this machine."),
     "doctor": ("doctor", "Check that home, queue, secrets and storages can be used."),
     "migrate": ("listings", "Bring the queue to this program's version."),
+    "server": ("server", "Offer the queue to other machines, by HTTP."),
+    "tokens": ("tokens", "Who may ask the server for what."),
     "start": ("start", "Claim runs and execute them until stopped."),
     "dev": ("dev", "Run the flows of a file here, again after each change."),
 }

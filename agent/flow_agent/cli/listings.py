@@ -50,8 +50,10 @@ async def agents(queue: Queue, settings: Settings, as_json: bool) -> None:
         seen = now - agent.seen_at
         state = "gone" if seen > alive_within else "draining" if agent.draining else "alive"
         slots, labels = f"{agent.running}/{agent.limit}", ",".join(sorted(agent.labels))
-        rows.append((agent.name, state, slots, labels, ",".join(sorted(agent.launchers)), f"{span(seen)} ago"))
-    table(("agent", "state", "running", "labels", "launchers", "seen"), rows, less=("launchers",))
+        launchers = ",".join(sorted(agent.launchers))
+        rows.append((agent.name, state, slots, labels, launchers, agent.host, agent.version, f"{span(seen)} ago"))
+    head = ("agent", "state", "running", "labels", "launchers", "host", "version", "seen")
+    table(head, rows, less=("version", "launchers", "host"))
 
 
 @click.command()

@@ -25,12 +25,12 @@ _config = click.option(
 
 
 def options(*groups: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add an option for each setting of ``groups`` (``""`` is the top level), and ``--config``.
+    """Add an option for each setting of ``groups`` (``""`` is the top level; none: all of an agent), and ``--config``.
 
     The function gets a ``settings`` in their place. Options that are not given leave the word to the variables and
     the file.
     """
-    chosen = list(leaves(*groups))
+    chosen = [leaf for leaf in leaves(*groups) if (groups or leaf.path[0] != "server") and not leaf.option.secret]
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)

@@ -209,6 +209,38 @@ class SQLiteSettings(Group):
     )
 
 
+class ServerSettings(Group):
+    """The HTTP queue that `flow-agent server` offers."""
+
+    listen: Annotated[str, Option(("--listen",), "ADDRESS")] = Field(
+        default="127.0.0.1:8642", description="HOST:PORT at which `flow-agent server` answers."
+    )
+    access: Literal["tokens", "open"] = Field(
+        default="tokens",
+        description="Who may ask the server: those with a token, or, on a loopback address only, everybody.",
+    )
+    tokens: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        default=None,
+        description="File of the server's hashed tokens; without one it is server/tokens.json in the home.",
+    )
+    certificate: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        default=None, description="Certificate of the server with its chain, in PEM format; without one it speaks HTTP."
+    )
+    key: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        default=None, description="Private key of that certificate, if it stands in a file of its own."
+    )
+    body: Annotated[int, Option(metavar="BYTES")] = Field(
+        default=16_000_000, ge=100_000, description="Bytes of a request to the server at most, also once unpacked."
+    )
+    seconds: Seconds = Field(
+        default=30.0,
+        description="Seconds that a client of the server may take to send a request, or to take an answer.",
+    )
+    connections: Annotated[int, Option(metavar="N")] = Field(
+        default=1_000, ge=1, le=100_000, description="Connections of clients to the server at a time."
+    )
+
+
 class ProbesSettings(Group):
     """What others may ask a running agent."""
 

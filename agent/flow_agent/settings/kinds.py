@@ -18,11 +18,12 @@ from flow_agent.labels import checked
 class Option:
     """How a setting looks on the command line where ``--group-name`` is not what people would type.
 
-    ``metavar`` is the unit or the kind of value.
+    ``metavar`` is the unit or the kind of value. One that is ``secret`` is no option at all: others can read those.
     """
 
     names: tuple[str, ...] = ()
     metavar: str = ""
+    secret: bool = False
 
 
 def _split(value: object) -> object:

@@ -25,6 +25,7 @@ from flow_agent.settings.groups import (
     ReportSettings,
     ResultSettings,
     SecretsSettings,
+    ServerSettings,
     SQLiteSettings,
     StopSettings,
 )
@@ -60,6 +61,17 @@ class Settings(BaseSettings):
         repr=False,
         description="URL of the queue; default: sqlite: and queue.db in the home.",
     )
+    queue_token: Annotated[str, Option(secret=True)] = Field(
+        default="",
+        repr=False,
+        description="Token for a queue behind a server; no option, since others can read those.",
+    )
+    queue_token_file: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        default=None, description="File with the token for a queue behind a server; read again when it is refused."
+    )
+    queue_ca: Annotated[Path | None, Option(metavar="FILE")] = Field(
+        default=None, description="File or folder of the authorities that the server of the queue is checked by."
+    )
     agent: AgentSettings = Field(default_factory=AgentSettings)
     lease: LeaseSettings = LeaseSettings()
     stop: StopSettings = StopSettings()
@@ -70,6 +82,7 @@ class Settings(BaseSettings):
     report: ReportSettings = ReportSettings()
     process: ProcessSettings = ProcessSettings()
     output: OutputSettings = OutputSettings()
+    server: ServerSettings = ServerSettings()
     probes: ProbesSettings = ProbesSettings()
     sqlite: SQLiteSettings = SQLiteSettings()
     log: LogSettings = LogSettings()
@@ -100,7 +113,12 @@ class Settings(BaseSettings):
     def queue_arguments(self) -> dict[str, Any]:
         """What an opener of queues (``ports.OpenQueue``) is given beside the URL."""
         leases = Leases(claimed=self.lease.claimed, running=self.lease.running)
-        options = {"synchronous": self.sqlite.synchronous} if self.queue.startswith("sqlite:") else {}
+        options: dict[str, Json] = {}
+        if self.queue.startswith("sqlite:"):
+            options = {"synchronous": self.sqlite.synchronous}
+        elif self.queue.startswith(("http:", "https:")):
+            given = {"token": self.queue_token, "token_file": self.queue_token_file, "ca": self.queue_ca}
+            options = {name: str(value) for name, value in given.items() if value}
         return {"leases": leases, "options": options}
 
     def secrets_arguments(self) -> dict[str, Any]:

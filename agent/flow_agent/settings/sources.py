@@ -109,7 +109,7 @@ def _explained(error: ErrorDetails, options: Mapping[str, Json], path: Path | No
         return SettingsError(f"settings file {path}: {'.'.join(loc)} is not a table of settings")
     message = error["msg"][:1].lower() + error["msg"][1:]
     # A URL or a variable may hold a password.
-    given = "" if leaf.path in {("queue",), ("agent", "env")} else f" is {error['input']!r}"
+    given = "" if leaf.path in {("queue",), ("queue_token",), ("agent", "env")} else f" is {error['input']!r}"
     return SettingsError(
         f"{_origin(leaf, options, path, data)}{given}: {message}",
         hint=(leaf.field.description or "").partition(";")[0].rstrip("."),

@@ -30,7 +30,8 @@ class Leaf:
         """How it looks on the command line."""
         given = [item for item in self.field.metadata if isinstance(item, Option)]
         names = next((item.names for item in given if item.names), ("--" + "-".join(self.path).replace("_", "-"),))
-        return Option(names, next((item.metavar for item in given if item.metavar), ""))
+        metavar = next((item.metavar for item in given if item.metavar), "")
+        return Option(names, metavar, any(item.secret for item in given))
 
     @property
     def default(self) -> str:
@@ -67,6 +68,8 @@ def settings_table() -> str:
     for leaf in leaves():
         meaning = (leaf.field.description or "").replace("|", "\\|")
         names = ", ".join(f"`{name}`" for name in "/".join(leaf.option.names).split("/"))
+        if leaf.option.secret:
+            names = "none"
         default = f"`{leaf.default}`" if leaf.default else ""
         rows.append(f"| `{'.'.join(leaf.path)}` | {names} | `{leaf.variable}` | {default} | {meaning} |")
     return "\n".join(rows) + "\n"

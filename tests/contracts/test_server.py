@@ -1,0 +1,297 @@
+"""What the server lets nobody do, whoever asks and however: by real requests to a real socket."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import anyio
+import httpx
+import pytest
+
+from flow_agent import wire
+from flow_agent.errors import ClaimLost, InvalidInput, NotFound, QueueError, QueueUnavailable
+from flow_agent.model import Submission, Verdict
+from flow_agent.ports import Leases
+from flow_agent.queues import http, memory, sqlite
+from flow_agent.server.gate import Bounds
+from flow_agent.server.serve import Options, served
+from flow_agent.server.tokens import Tokens
+from flow_agent.testing.queue_contract.common import SUCCEEDED, agent, lines, registration
+
+pytestmark = pytest.mark.anyio
+BOUNDS = Bounds(body=300_000, seconds=0.5)
+
+
+class Service:
+    """A running server with its tokens, and clients of it."""
+
+    def __init__(self, url: str, tokens: Tokens, stack: AsyncExitStack) -> None:
+        self.url, self.tokens, self._stack = url, tokens, stack
+
+    async def client(self, *scopes: str, name: str = "someone", **options):
+        if scopes:
+            options["token"] = self.tokens.create(name, scopes)[0]
+        return await self._stack.enter_async_context(http.open_queue(self.url, options=options))
+
+    def post(self, verb: str, token: str = "", **arguments) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers |= {"Content-Type": "application/json"} | arguments.pop("headers", {})
+        return httpx.post(f"{self.url}/v1/{verb}", headers=headers, timeout=20, **arguments)
+
+
+@pytest.fixture
+async def service(tmp_path):
+    tokens = Tokens(tmp_path / "tokens.json")
+    async with (
+        sqlite.open_queue(f"sqlite:{tmp_path}/queue.db") as queue,
+        served(queue, Options(listen="127.0.0.1:0", tokens=tokens, bounds=BOUNDS)) as url,
+        AsyncExitStack() as stack,
+    ):
+        yield Service(url, tokens, stack)
+
+
+async def post(service: Service, *arguments, **options) -> httpx.Response:
+    return await anyio.to_thread.run_sync(lambda: service.post(*arguments, **options))
+
+
+async def test_without_a_token_or_with_a_wrong_one_nothing_is_answered(service):
+    good, _ = service.tokens.create("x", ["admin"])
+    for token in (
+        "",
+        "nonsense",
+        good[:-1],
+        good[:-1] + ("a" if good[-1] != "a" else "b"),
+        "fa_000000000000_" + "a" * 43,
+    ):
+        for verb in wire.VERBS:
+            answer = await post(service, verb, token, content=b"not even JSON")
+            assert answer.status_code == 401, verb
+            assert answer.json()["error"] == "no_token"
+            assert not token or token not in answer.text
+
+
+@pytest.mark.parametrize("scope", ["submit", "register", "agent", "read"])
+async def test_a_token_opens_what_its_scope_says_and_no_more(service, scope):
+    token, _ = service.tokens.create("x", [scope])
+    for name, verb in wire.VERBS.items():
+        answer = await post(service, name, token, content=b"[]")
+        assert answer.status_code == (422 if scope in verb.scopes else 403), name
+
+
+async def test_a_revoked_token_is_refused_within_a_second_and_an_expired_one_at_once(service):
+    token, kept = service.tokens.create("x", ["read"])
+    short, _ = service.tokens.create("x", ["read"], days=0.2 / 86_400)
+    assert (await post(service, "agents", token, json={})).status_code == 200
+    await anyio.sleep(0.3)
+    assert (await post(service, "agents", short, json={})).status_code == 401
+    service.tokens.revoke(kept.id)
+    await anyio.sleep(0.8)
+    assert (await post(service, "agents", token, json={})).status_code == 401
+
+
+async def test_the_file_of_tokens_holds_none_of_them_and_is_for_its_user_only(service, tmp_path):
+    token, _ = service.tokens.create("x", ["read"])
+    path = tmp_path / "tokens.json"
+    assert token.rpartition("_")[2] not in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_client_goes_on_with_the_next_token_of_its_file_and_its_claims_stay_its_own(service, tmp_path):
+    admin = await service.client("admin")
+    await admin.register([registration()])
+    await admin.submit([Submission(flow="add")])
+    file = tmp_path / "token"
+    first, kept = service.tokens.create("build", ["agent"])
+    file.write_text(first + "\n")
+    async with http.open_queue(service.url, options={"token_file": str(file)}) as queue:
+        (claim,) = await queue.claim(agent(), 1, "r1")
+        second, _ = service.tokens.create("build", ["agent"])
+        file.write_text(second)
+        service.tokens.revoke(kept.id)
+        await anyio.sleep(0.8)
+        await queue.started(claim, "ref")
+        await queue.finish(claim, SUCCEEDED)
+
+
+async def test_an_agent_writes_only_under_its_own_claims(service):
+    admin, one, two = (
+        await service.client("admin"),
+        await service.client("agent", name="one"),
+        await service.client("agent", name="two"),
+    )
+    await admin.register([registration()])
+    await admin.submit([Submission(flow="add")])
+    (claim,) = await one.claim(agent("one"), 1, "r1")
+    for stolen in (claim, replace(claim, proof=""), replace(claim, attempt=2)):
+        who = two if stolen is claim else one
+        for write in (
+            lambda stolen=stolen, who=who: who.started(stolen, "ref"),
+            lambda stolen=stolen, who=who: who.finish(stolen, SUCCEEDED),
+            lambda stolen=stolen, who=who: who.release(stolen),
+            lambda stolen=stolen, who=who: who.append_logs(stolen, lines(1)),
+        ):
+            with pytest.raises(ClaimLost):
+                await write()
+        assert set((await who.extend(agent("one"), [stolen])).values()) == {Verdict.LOST}
+    # Nor does it help to call oneself as the other one.
+    assert await two.claim(agent("one"), 1, "r1") == []
+    assert await two.take_over(agent("one", incarnation="2"), 5, "r2") == []
+    await two.retire(agent("one"))
+    assert [each.id for each in await admin.agents()] == ["id-one"]
+    await one.started(claim, "ref")
+
+
+async def test_an_agent_with_longer_leases_than_the_servers_is_refused_with_the_way_out(service):
+    token, _ = service.tokens.create("x", ["agent"])
+    async with http.open_queue(service.url, leases=Leases(running=121), options={"token": token}) as queue:
+        with pytest.raises(InvalidInput, match="121 s") as caught:
+            await queue.announce(agent())
+        assert "lease.running" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_a_body_over_the_limit_is_refused_also_one_that_unpacks_to_more(service, packed):
+    token, _ = service.tokens.create("x", ["admin"])
+    body = json.dumps({"run_id": "x" * 400_000}).encode()
+    headers = {"Content-Encoding": "gzip"} if packed else {}
+    answer = await post(service, "get", token, content=gzip.compress(body) if packed else body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"run_id": 1}', b"NaN", b'{"run_id": NaN}', b"[" * 90_000])
+async def test_what_is_no_request_is_refused_in_one_form(service, body):
+    token, _ = service.tokens.create("x", ["admin"])
+    answer = await post(service, "get", token, content=body)
+    assert answer.status_code == 422
+    assert set(answer.json()) == {"error", "message", "hint"}
+
+
+async def test_too_many_things_are_refused_and_nothing_of_them_happens(service):
+    admin = await service.client("admin")
+    await admin.register([registration()])
+    token, _ = service.tokens.create("x", ["admin"])
+    runs = gzip.compress(json.dumps({"submissions": [{"flow": "x"}] * 20_000}).encode())
+    async with http.open_queue(service.url, options={"token": token}) as queue:
+        with pytest.raises(QueueError, match="300000 bytes"):
+            await queue.submit([Submission(flow="add")] * 10_001)
+    assert (await post(service, "submit", token, content=runs, headers={"Content-Encoding": "gzip"})).status_code in (
+        413,
+        422,
+    )
+    assert await admin.runs() == []
+
+
+async def _raw(service: Service, *parts: bytes, pause: float) -> bytes:
+    host, _, port = service.url.removeprefix("http://").partition(":")
+    stream = await anyio.connect_tcp(host, int(port))
+    async with stream:
+        answer = b""
+        with anyio.move_on_after(10), pytest.MonkeyPatch.context():
+            try:
+                for part in parts:
+                    await stream.send(part)
+                    await anyio.sleep(pause)
+                while True:
+                    answer += await stream.receive()
+            except (anyio.EndOfStream, anyio.BrokenResourceError):
+                return answer
+        raise AssertionError("the server keeps a slow client for ever")
+
+
+async def test_a_slow_client_is_let_go(service):
+    token, _ = service.tokens.create("x", ["admin"])
+    head = f"POST /v1/get HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 900\r\n".encode()
+    began = time.monotonic()
+    assert await _raw(service, pause=0) == b""
+    assert await _raw(service, *(head[n : n + 4] for n in range(0, 60, 4)), pause=0.1) == b""
+    assert b" 408 " in await _raw(service, head + b"\r\n", *(b"x" for _ in range(3)), pause=0.1)
+    assert time.monotonic() - began < 10
+    assert (await post(service, "agents", token, json={})).status_code == 200
+
+
+async def test_a_log_of_any_size_goes_through_in_portions(service):
+    admin = await service.client("admin")
+    await admin.register([registration()])
+    (run,) = await admin.submit([Submission(flow="add")])
+    (claim,) = await admin.claim(agent(), 1, "r1")
+    await admin.started(claim, "ref")
+    many = [replace(line, text="x" * 50 + "é") for line in lines(*range(1, 2501))]
+    await admin.append_logs(claim, many)
+    stored = await admin.logs(run.id, limit=5_000)
+    assert [line.seq for line in stored] == list(range(1, 2501))
+    assert await admin.last_seq(run.id, 1, "flow") == 2500
+
+
+async def test_every_address_does_what_its_description_says(service):
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+    token, _ = service.tokens.create("x", ["admin"])
+    schema = await anyio.to_thread.run_sync(lambda: schemathesis.openapi.from_url(f"{service.url}/openapi.json"))
+    asked: set[str] = set()
+
+    def examine() -> None:
+        for result in schema.get_all_operations():
+            operation = result.ok()
+
+            @settings(
+                max_examples=15,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(case=operation.as_strategy())
+            def one(case) -> None:
+                asked.add(case.path)
+                if case.path == "/v1/wait" and isinstance(case.body, dict):
+                    case.body["mark"] = ""
+                # What the description cannot say: a run can only finish in a state that is an end, and such things.
+                unsaid = [positive_data_acceptance]
+                case.call_and_validate(headers={"Authorization": f"Bearer {token}"}, excluded_checks=unsaid)
+
+            one()
+
+    await anyio.to_thread.run_sync(examine)
+    assert asked == {"/livez", *(f"/v1/{verb}" for verb in wire.VERBS)}
+
+
+async def test_a_server_that_is_gone_is_unavailable_and_heard_again_when_it_is_back(free_port):
+    async with memory.open_queue("memory:") as queue, AsyncExitStack() as stack:
+        client = await stack.enter_async_context(http.open_queue(f"http://127.0.0.1:{free_port}"))
+        with pytest.raises(QueueUnavailable, match="gives no answer"):
+            await client.registrations()
+        with pytest.raises(QueueUnavailable):
+            await client.wait(20)
+        async with served(queue, Options(listen=f"127.0.0.1:{free_port}", tokens=None)):
+            assert await client.registrations() == []
+            with anyio.fail_after(15):
+                while True:
+                    try:
+                        await client.wait(20)
+                        break
+                    except QueueUnavailable:
+                        await anyio.sleep(0.1)
+            with pytest.raises(NotFound):
+                await client.get("01abc")
+
+
+@pytest.fixture
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+async def test_without_tokens_it_listens_on_loopback_only():
+    async with memory.open_queue("memory:") as queue:
+        with pytest.raises(InvalidInput, match="may run code"):
+            async with served(queue, Options(listen="0.0.0.0:0", tokens=None)):
+                pass

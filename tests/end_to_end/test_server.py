@@ -1,0 +1,143 @@
+"""The server as people run it: an agent and the command line of another home know its address and a token, no more."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from command import Cli
+
+FLOW = """
+import os, time
+from flow_agent import flow
+
+@flow(name="count")
+def count(n: int = 3, pause: float = 0.0):
+    assert "FLOW_AGENT_QUEUE_TOKEN" not in os.environ
+    for number in range(n):
+        print("line", number, flush=True)
+        time.sleep(pause)
+    return n
+"""
+
+
+class Served(Cli):
+    """A home without a queue, and beside it a server with one."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "client")
+        self.folder.mkdir()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.there = Cli(folder)
+        self.server: subprocess.Popen[bytes] | None = None
+        scopes = [word for scope in ("submit", "register", "read") for word in ("--scope", scope)]
+        self.token = self.there("tokens", "create", "team", *scopes).strip()
+        self.agents_token = self.there("tokens", "create", "agents", "--scope", "agent").strip()
+        self.env |= {"FLOW_AGENT_QUEUE": f"http://127.0.0.1:{self.port}", "FLOW_AGENT_QUEUE_TOKEN": self.token}
+        self.serve()
+
+    def serve(self) -> None:
+        with (self.there.folder / "server.log").open("ab") as log:
+            self.server = subprocess.Popen(
+                [self.command, "server", "--listen", f"127.0.0.1:{self.port}", "--log-format", "json"],
+                env=self.there.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.until(self._listens)
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def agent(self, *arguments: str) -> subprocess.Popen[bytes]:
+        file = self.write("token", self.agents_token)
+        env = dict(self.env)
+        del self.env["FLOW_AGENT_QUEUE_TOKEN"]
+        try:
+            return self.start("--queue-token-file", str(file), "--log-format", "json", *arguments)
+        finally:
+            self.env = env
+
+    def stop_server(self, number: int) -> int:
+        assert self.server is not None
+        self.server.send_signal(number)
+        return self.server.wait(20)
+
+    def close(self) -> None:
+        self.stop_server(signal.SIGKILL)
+        super().close()
+        self.there.close()
+
+
+@pytest.fixture
+def served(tmp_path) -> Iterator[Served]:
+    served = Served(tmp_path)
+    yield served
+    served.close()
+
+
+def test_an_agent_and_the_command_line_need_nothing_but_the_address_and_a_token(served):
+    served.write("flows.py", FLOW)
+    served("register", "flows.py")
+    agent = served.agent()
+    served("submit", "count", "-p", "n=2", "--wait")
+    (run,) = served.json("runs")
+    assert (run["state"], run["result"]) == ("succeeded", run["result"])
+    assert [line for line in served("logs", run["id"]).splitlines() if line.startswith("line")] == ["line 0", "line 1"]
+    assert served("result", run["id"]).strip() == "2"
+    assert "succeeded" in served("why", run["id"])
+    (listed,) = served.json("agents")
+    assert (listed["alive"], listed["pid"]) == (True, agent.pid)
+    (slow,) = served.submit("count", "-p", "n=100", "-p", "pause=1")
+    served.until(lambda: served.state(slow) == "running")
+    served("cancel", slow, "--wait")
+    assert served.state(slow) == "cancelled"
+    agent.terminate()
+    assert agent.wait(20) == 0
+    assert served.json("agents") == []
+    assert not (served.home / "queue.db").exists()
+
+    for token in (served.token, served.agents_token):
+        assert token not in served.log()
+        assert token not in (served.there.folder / "server.log").read_text()
+        assert token not in " ".join(Path(f"/proc/{os.getpid()}/cmdline").read_text().split("\0"))
+    assert served.stop_server(signal.SIGTERM) == 0
+
+
+def test_what_a_token_may_not_do_is_told_with_the_way_out(served):
+    served.env["FLOW_AGENT_QUEUE_TOKEN"] = served.agents_token
+    error = served.error("runs", code=1)
+    assert "scope" in error
+    assert "hint: " in error
+    served.env["FLOW_AGENT_QUEUE_TOKEN"] = "fa_wrong"
+    error = served.error("flows", code=1)
+    assert "fa_wrong" not in error
+    assert "flow-agent tokens create" in error
+
+
+def test_a_server_that_is_killed_in_the_middle_costs_nothing_but_time(served):
+    served.write("flows.py", FLOW)
+    served("register", "flows.py")
+    served.agent("--limit", "4")
+    runs = served.submit("count", "-p", "n=30", "-p", "pause=0.1", "--count", "6")
+    served.until(lambda: any(run["state"] == "running" for run in served.json("runs")))
+    for _ in range(2):
+        served.stop_server(signal.SIGKILL)
+        served.until(lambda: "queue.unavailable" in served.log())
+        served.serve()
+    served.until(lambda: all(run["state"] == "succeeded" for run in served.json("runs")), seconds=60)
+    for run in runs:
+        found = [line for line in served("logs", run).splitlines() if line.startswith("line")]
+        assert found == [f"line {n}" for n in range(30)]
+        assert served.show(run)["attempt"] == 1
+    assert "queue.back" in served.log()
