@@ -17,8 +17,9 @@ from flow_agent.queues.sqlite.connection import Database, path_of
 from flow_agent.queues.sqlite.failures import no_answer
 from flow_agent.queues.sqlite.migrate import shipped
 from flow_agent.queues.sqlite.reader import Reader
-from flow_agent.queues.sqlite.writer import PATIENCE, Writer
+from flow_agent.queues.sqlite.writer import Writer
 from flow_agent.queues.store import Store
+from flow_agent.queues.turns import PATIENCE
 
 T = TypeVar("T")
 

@@ -1,31 +1,37 @@
-"""How the parts of a session run their statements."""
+"""How a session runs its statements on SQLite."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flow_agent.queues.queries import queries
+from flow_agent.queues.tables.statements import Statements
 
 SQL = queries("sqlite")
 
 
-class Statements:
-    """Runs named statements on one connection."""
+class SqliteStatements(Statements):
+    """Runs named statements on one connection of SQLite."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+        super().__init__()
+        self.connection = connection
 
-    def forget(self) -> None:
-        """Drop what is known of the file's content."""
+    def _run(self, name: str, **parameters: Any) -> None:
+        self.connection.execute(SQL[name], parameters)
 
-    def _run(self, name: str, **parameters: Any) -> sqlite3.Cursor:
-        return self._connection.execute(SQL[name], parameters)
+    def _run_many(self, name: str, parameters: Iterable[Mapping[str, Any]]) -> None:
+        self.connection.executemany(SQL[name], parameters)
 
     def _rows(self, name: str, **parameters: Any) -> list[sqlite3.Row]:
-        return self._run(name, **parameters).fetchall()
+        return self.connection.execute(SQL[name], parameters).fetchall()
+
+    def _row(self, name: str, **parameters: Any) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = self.connection.execute(SQL[name], parameters).fetchone()
+        return row
 
     def _one(self, name: str, **parameters: Any) -> Any:
-        """The first column of the first row; None if there is no row."""
-        row = self._run(name, **parameters).fetchone()
+        row = self._row(name, **parameters)
         return None if row is None else row[0]

@@ -1,7 +1,4 @@
-"""Group commit: whatever waits to be written goes into one transaction, under one lock.
-
-A commit costs a wait for the disk, so many ends, heartbeats and claims share one. There is no writer task: the
-first caller leads one turn for all who wait, and hands the lead to one of those who came meanwhile.
+"""The turns of a SQLite file, each one transaction under the lock of all writers.
 
 A turn is done at once, in the thread of the event loop, where nobody else has the lock and the last turns were quick;
 else in a thread. On an idle machine a turn takes 0.5 ms, and handing it to a thread and back as much again: two
@@ -10,31 +7,20 @@ threads that take turns at the interpreter's lock wait for each other.
 
 from __future__ import annotations
 
-import copy
 import sqlite3
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-import anyio
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from typing import Any
 
 from flow_agent.errors import QueueUnavailable
 from flow_agent.queues.sqlite.connection import Database
 from flow_agent.queues.sqlite.failures import no_answer
 from flow_agent.queues.sqlite.session import Session
-from flow_agent.queues.store import Store
-
-T = TypeVar("T")
+from flow_agent.queues.turns import PATIENCE, Job, Turn, Turns
 
 QUICK = 0.003
 """Seconds for which a turn may hold the event loop up; where the disk takes longer, others can work meanwhile."""
 QUICK_TURNS = 3
-
-PATIENCE = 30.0
-"""Seconds after which a turn that gets no lock, or no answer from the disk, is given up."""
 
 _OWN_FAULT = (
     sqlite3.IntegrityError,
@@ -46,123 +32,19 @@ _OWN_FAULT = (
 """Errors of one statement; after any other one of SQLite's the whole transaction is lost."""
 
 
-class Job:
-    """One operation that waits for its turn, and then its answer."""
-
-    def __init__(self, operation: Callable[[Store], Any], *, poke: bool, lasting: bool) -> None:
-        self.operation = operation
-        self.poke, self.lasting = poke, lasting
-        self.answer: Any = None
-        self.error: BaseException | None = None
-        self.woken = anyio.Event()
-        self.settled = False
-        self.leads = False
-
-    def settle(self, answer: Any, error: BaseException | None) -> None:
-        """Give its caller the answer."""
-        self.answer, self.error, self.settled = answer, error, True
-        self.woken.set()
-
-
-class Turn:
-    """One transaction. ``begin`` lets either the thread or the leader that gave up go on, never both."""
-
-    def __init__(self) -> None:
-        self._token = threading.Lock()
-        self.batch: list[Job] = []
-        self.answers: list[tuple[Any, BaseException | None]] = []
-
-    def begin(self) -> bool:
-        """Whether the caller is the first to ask."""
-        return self._token.acquire(blocking=False)
-
-
-class Writer:
+class Writer(Turns):
     """The one connection of this queue that writes; ``poke`` is called in the thread after a commit that asks."""
 
     def __init__(self, database: Database, poke: Callable[[], None], *, patience: float = PATIENCE) -> None:
+        super().__init__(patience)
         self._database = database
         self._poke = poke
-        self._patience = patience
-        self._pending: deque[Job] = deque()
-        self._leading = False
-        self._limiter = anyio.CapacityLimiter(1)
-        self._busy = threading.Lock()
         self._session: Session | None = None
         self._quick = 0
         """How many turns were quick, one after the other."""
 
-    async def run(self, operation: Callable[[Store], T], *, poke: bool = False, lasting: bool = True) -> T:
-        """The answer of ``operation`` once it is committed; its own error, if it raises one, changes nothing.
-
-        ``lasting`` is whether it must survive a power cut. What does not, survives the program's end, and is on the
-        disk no later than what lasts and came after it.
-
-        If the caller is cancelled before its turn began, nothing happened; later, what was committed stays.
-        """
-        await checkpoint_if_cancelled()
-        job = Job(operation, poke=poke, lasting=lasting)
-        self._pending.append(job)
-        if self._leading:
-            await self._follow(job)
-        if not job.settled:
-            await self._lead()
-        if job.error is not None:
-            raise job.error
-        answer: T = job.answer
-        return answer
-
-    async def _follow(self, job: Job) -> None:
-        try:
-            await job.woken.wait()
-        except anyio.get_cancelled_exc_class():
-            if job in self._pending:
-                self._pending.remove(job)
-            if job.leads and not job.settled:
-                self._hand_over()
-            raise
-
-    async def _lead(self) -> None:
-        self._leading = True
-        turn = Turn()
-        # Unless the turn says otherwise: whatever ends this task, the others must not wait for ever.
-        failure: Exception | None = self._no_answer()
-        try:
-            # Shielded, since the others in this turn need their answers, whatever becomes of this caller.
-            with anyio.move_on_after(self._patience, shield=True):
-                # Who is ready now comes along: the end of one run, and the claim of the next.
-                await checkpoint()
-                try:
-                    if not self._work_here(turn):
-                        await anyio.to_thread.run_sync(self._work, turn, abandon_on_cancel=True, limiter=self._limiter)
-                    failure = None
-                except Exception as error:  # noqa: BLE001 - raised again by each caller of this turn
-                    failure = error
-        finally:
-            if failure is not None:
-                turn.begin()
-            self._settle(turn, failure)
-            self._hand_over()
-
     def _no_answer(self) -> QueueUnavailable:
         return no_answer(self._database.path, self._patience)
-
-    def _settle(self, turn: Turn, failure: Exception | None) -> None:
-        if failure is None:
-            for job, (answer, error) in zip(turn.batch, turn.answers, strict=True):
-                job.settle(answer, error)
-            return
-        # Those who came meanwhile would meet the same, one after the other.
-        for job in [*turn.batch, *self._pending]:
-            # One exception object cannot be raised in several tasks without mixing their tracebacks.
-            job.settle(None, copy.copy(failure))
-        self._pending.clear()
-
-    def _hand_over(self) -> None:
-        self._leading = bool(self._pending)
-        if self._leading:
-            self._pending[0].leads = True
-            self._pending[0].woken.set()
 
     def _work_here(self, turn: Turn) -> bool:
         """Do the turn in this thread, if nobody is in the way and it will be quick; whether it was done."""
@@ -206,8 +88,7 @@ class Writer:
             self._busy.release()
 
     def _transact(self, session: Session, turn: Turn, *, wait: bool) -> bool:
-        while self._pending:
-            turn.batch.append(self._pending.popleft())
+        self._gather(turn)
         connection = session.connection
         answers: list[tuple[Any, BaseException | None]] = []
         try:

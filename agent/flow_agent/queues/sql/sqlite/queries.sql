@@ -30,7 +30,7 @@ select id from requirement_sets where labels = :labels and launcher = :launcher;
 
 -- name: add_set
 -- A requirement set that no run had before.
-insert into requirement_sets (labels, launcher) values (:labels, :launcher);
+insert into requirement_sets (labels, launcher) values (:labels, :launcher) returning id;
 
 -- name: run
 -- One run with what it asks for.

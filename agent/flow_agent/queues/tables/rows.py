@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from typing import Any
 
 from flow_agent.model import AgentInfo, Attempt, Json, Reason, Run, State
 from flow_agent.queues.rules import Stored
+from flow_agent.queues.tables.statements import Row
 
 _AGENT_FIELDS = frozenset(field.name for field in fields(AgentInfo))
 
@@ -24,7 +24,7 @@ def label_text(labels: Iterable[str]) -> str:
     return packed(sorted(labels))
 
 
-def stored_run(row: sqlite3.Row) -> Stored:
+def stored_run(row: Row) -> Stored:
     """The run of a row of ``runs`` with ``labels`` and ``asked`` joined to it."""
     asked = row["asked"] or None
     run = Run(
@@ -111,7 +111,7 @@ def new_columns(run: Run) -> dict[str, Any]:
     }
 
 
-def attempt_of(row: sqlite3.Row) -> Attempt:
+def attempt_of(row: Row) -> Attempt:
     """The attempt of a row of ``attempts``."""
     return Attempt(
         number=row["number"],

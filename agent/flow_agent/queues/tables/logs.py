@@ -7,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flow_agent.model import LogLine
-from flow_agent.queues.sqlite.statements import SQL, Statements
+from flow_agent.queues.tables.statements import Statements
 
 
 class Logs(Statements):
     """The part of a store that keeps log lines."""
 
     def add_logs(self, run_id: str, lines: Sequence[LogLine]) -> None:
-        self._connection.executemany(SQL["add_log"], ({**vars(line), "run_id": run_id} for line in lines))
+        self._run_many("add_log", ({**vars(line), "run_id": run_id} for line in lines))
 
     def last_seq(self, run_id: str, attempt: int, source: str) -> int:
         return self._one("last_seq", run_id=run_id, attempt=attempt, source=source) or 0

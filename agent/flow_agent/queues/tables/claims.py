@@ -5,19 +5,19 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping
 
 from flow_agent.model import AgentInfo, Attempt, Outcome, Waiting
 from flow_agent.queues.rules import Moment, Stored
-from flow_agent.queues.sqlite.rows import attempt_of
-from flow_agent.queues.sqlite.runs import Runs
+from flow_agent.queues.tables.rows import attempt_of
+from flow_agent.queues.tables.runs import Runs
+from flow_agent.queues.tables.statements import Row
 
 
 class Claims(Runs):
     """The part of a store that keeps claims and attempts."""
 
-    def _stored(self, rows: Iterable[sqlite3.Row]) -> list[Stored]:
+    def _stored(self, rows: Iterable[Row]) -> list[Stored]:
         found = (self.run(row["id"]) for row in rows)
         return [stored for stored in found if stored is not None]
 
@@ -25,7 +25,7 @@ class Claims(Runs):
         self._run("promote", now=now, limit=limit)
 
     def queued(self, agent: AgentInfo, limit: int) -> list[Stored]:
-        heads: list[sqlite3.Row] = []
+        heads: list[Row] = []
         for number in self.served_sets(agent):
             heads += self._rows("claim_candidates", requirement_set=number, limit=limit)
         heads.sort(key=lambda row: (-row["priority"], row["id"]))
@@ -38,7 +38,7 @@ class Claims(Runs):
         return self._stored(self._rows("held_by", agent_id=agent_id))
 
     def orphaned(self, scopes: Mapping[str, str], limit: int) -> list[Stored]:
-        rows: list[sqlite3.Row] = []
+        rows: list[Row] = []
         for launcher, scope in scopes.items():
             rows += self._rows("orphaned", launcher=launcher, scope=scope, limit=limit)
         return self._stored(rows[:limit])

@@ -5,17 +5,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Collection
 
 from flow_agent.labels import matches
 from flow_agent.model import AgentInfo, Run, State
 from flow_agent.queues.rules import Stored
-from flow_agent.queues.sqlite.rows import changing_columns, label_text, new_columns, packed, stored_run
-from flow_agent.queues.sqlite.statements import Statements
-
-HELD = 1_024
-"""Runs that are held whose last state the writing connection keeps."""
+from flow_agent.queues.tables.rows import changing_columns, label_text, new_columns, packed, stored_run
+from flow_agent.queues.tables.statements import Statements
 
 _AFTER_ALL = "{"
 """Greater than every id."""
@@ -24,14 +20,12 @@ _AFTER_ALL = "{"
 class Runs(Statements):
     """The part of a store that keeps runs."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        super().__init__(connection)
+    def __init__(self) -> None:
+        super().__init__()
         self.forget()
 
     def forget(self) -> None:
-        """Drop what is known of the file's content: it was rolled back, or somebody else has written."""
         super().forget()
-        self._held: dict[str, Stored] = {}
         self._sets: list[tuple[int, frozenset[str], str | None]] = []
         self._set_ids: dict[tuple[str, str], int] = {}
         self._served: dict[str, tuple[object, int, list[int]]] = {}
@@ -44,7 +38,7 @@ class Runs(Statements):
         if found is None:
             labels, launcher = wanted
             found = self._one("set_id", labels=labels, launcher=launcher)
-            found = found or self._run("add_set", labels=labels, launcher=launcher).lastrowid or 0
+            found = found or self._one("add_set", labels=labels, launcher=launcher)
             self._set_ids[wanted] = found
         return found
 
@@ -64,14 +58,11 @@ class Runs(Statements):
     # Runs
 
     def run(self, run_id: str) -> Stored | None:
-        # An agent says four things of each run that it holds: what was saved last need not be read and parsed again.
-        if (held := self._held.get(run_id)) is not None:
-            return held
-        row = self._run("run", id=run_id).fetchone()
+        row = self._row("run", id=run_id)
         return stored_run(row) if row else None
 
     def by_key(self, flow: str, key: str) -> Stored | None:
-        row = self._run("run_by_key", flow=flow, key=key).fetchone()
+        row = self._row("run_by_key", flow=flow, key=key)
         return stored_run(row) if row else None
 
     def ids_beginning(self, prefix: str, limit: int) -> list[str]:
@@ -92,9 +83,3 @@ class Runs(Statements):
 
     def save(self, stored: Stored) -> None:
         self._run("save_run", **changing_columns(stored))
-        if stored.lease_until is None:
-            self._held.pop(stored.run.id, None)
-        else:
-            if len(self._held) >= HELD:
-                self._held.clear()
-            self._held[stored.run.id] = stored

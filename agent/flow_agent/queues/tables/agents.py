@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flow_agent.model import AgentInfo
-from flow_agent.queues.sqlite.rows import agent_of, agent_text
-from flow_agent.queues.sqlite.statements import Statements
+from flow_agent.queues.tables.rows import agent_of, agent_text
+from flow_agent.queues.tables.statements import Statements
 
 
 class Agents(Statements):

@@ -5,11 +5,10 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 
 from flow_agent.model import Registration
-from flow_agent.queues.sqlite.rows import packed
-from flow_agent.queues.sqlite.statements import Statements
+from flow_agent.queues.tables.rows import packed
+from flow_agent.queues.tables.statements import Statements
 
 REMEMBERED = 256
 """Registrations whose parsed form a connection keeps."""
@@ -22,8 +21,8 @@ def _parsed(text: str) -> Registration:
 class Flows(Statements):
     """The part of a store that keeps flows."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        super().__init__(connection)
+    def __init__(self) -> None:
+        super().__init__()
         self._known: dict[str, Registration] = {}
 
     def _remembered(self, text: str | None) -> Registration | None:
