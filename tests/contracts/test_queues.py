@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from flow_agent.queues import http, memory, sqlite
+from flow_agent.queues import http, memory, postgres, sqlite
 from flow_agent.server.serve import Options, served
 from flow_agent.server.tokens import Tokens
 from flow_agent.testing import ManualClock
@@ -32,6 +32,12 @@ class TestSqliteQueue(QueueContract):
     @pytest.fixture
     def open_again(self, clock, tmp_path):
         return partial(sqlite.open_queue, f"sqlite:{tmp_path}/home/queue.db", clock=clock)
+
+
+class TestPostgresQueue(QueueContract):
+    @pytest.fixture
+    def open_again(self, clock, postgres_url):
+        return partial(postgres.open_queue, postgres_url, clock=clock)
 
 
 class TestHttpQueueOverSqlite(QueueContract):

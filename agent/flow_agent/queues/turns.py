@@ -50,6 +50,10 @@ class Turn:
         self._token = threading.Lock()
         self.batch: list[Job] = []
         self.answers: list[tuple[Any, BaseException | None]] = []
+        self.sent = False
+        """Whether the transaction was begun, so that nobody knows what became of it if the connection is lost."""
+        self.given_up = False
+        """Whether its callers were told that there is no answer."""
 
     def begin(self) -> bool:
         """Whether the caller is the first to ask."""
@@ -134,8 +138,10 @@ class Turns(ABC):
                 except Exception as error:  # noqa: BLE001 - raised again by each caller of this turn
                     failure = error
         finally:
-            if failure is not None and not turn.begin():
-                self._give_up()
+            if failure is not None:
+                turn.given_up = True
+                if not turn.begin():
+                    self._give_up()
             self._settle(turn, failure)
             self._hand_over()
 

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from flow_agent.errors import FlowAgentError, InvalidInput, QueueError, QueueTooNew, QueueUnavailable
+from flow_agent.errors import FlowAgentError, InvalidInput, QueueError, QueueUnavailable
 from flow_agent.home import make_private
 from flow_agent.model import Json
+from flow_agent.queues.migrations import Migration, too_new_now
 from flow_agent.queues.sqlite import failures
-from flow_agent.queues.sqlite.migrate import Migration, migrate
+from flow_agent.queues.sqlite.migrate import migrate
 from flow_agent.queues.sqlite.session import Session
-from flow_agent.version import DISTRIBUTION, __version__
 
 _SYNCHRONOUS = ("full", "normal")
 FOREIGN = 5_000
@@ -144,10 +144,7 @@ class Database:
             return True
         session.forget()
         if connection.execute("pragma user_version").fetchone()[0] > self._newest:
-            raise QueueTooNew(
-                f"{self.path} was migrated by a newer flow-agent while it was open; this is {__version__}",
-                hint=f"upgrade this one: pip install --upgrade {DISTRIBUTION}",
-            )
+            raise too_new_now(str(self.path))
         session.data_version = version
         return True
 

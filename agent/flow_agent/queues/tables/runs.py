@@ -38,9 +38,13 @@ class Runs(Statements):
         if found is None:
             labels, launcher = wanted
             found = self._one("set_id", labels=labels, launcher=launcher)
-            found = found or self._one("add_set", labels=labels, launcher=launcher)
+            found = found or self._add_set(labels, launcher)
             self._set_ids[wanted] = found
         return found
+
+    def _add_set(self, labels: str, launcher: str) -> int:
+        number: int = self._one("add_set", labels=labels, launcher=launcher)
+        return number
 
     def served_sets(self, agent: AgentInfo) -> list[int]:
         """The ids of the requirement sets that ``agent`` may take; only those that are new are looked at."""

@@ -1,0 +1,65 @@
+"""What PostgreSQL and its client library say, in our words."""
+
+from __future__ import annotations
+
+import psycopg
+
+from flow_agent.errors import FlowAgentError, QueueError, QueueUnavailable
+
+_PASSING = ("starting up", "shutting down", "recovery", "too many", "not yet accepting", "remaining connection slots")
+"""What a server that refuses a connection for a while says; it gives no code then."""
+_RIGHTS = "grant this user what it needs: usage and create on the schema, and all on its tables"
+_OWN_SCHEMA = "give the queue a schema of its own, with ?options=-csearch_path%3Dflow_agent at the end of its URL"
+
+AGAIN = frozenset({"40001", "40P01"})
+"""Codes of a transaction that lost against another one, and wins if it is done again."""
+NOT_PREPARED = frozenset({"26000", "42P05"})
+"""Codes of a pooler between us and the server that gives each transaction another connection."""
+
+_MEANINGS: tuple[tuple[str, type[FlowAgentError], str, str], ...] = (
+    ("25006", QueueUnavailable, "only reads now: {error}", "it may be a standby; give the URL of the primary"),
+    ("42501", QueueError, "forbids what the queue needs: {error}", _RIGHTS),
+    ("42P01", QueueError, "has lost tables of the queue: {error}", "restore it from a backup, or drop the others too"),
+    ("42", QueueError, "has tables that are not this program's: {error}", _OWN_SCHEMA),
+    ("08", QueueUnavailable, "was cut off: {error}", "see that the server runs and can be reached"),
+    ("53", QueueUnavailable, "has no room: {error}", "look at the server's disk, memory and max_connections"),
+    ("55", QueueUnavailable, "is locked: {error}", "look in pg_stat_activity who holds it"),
+    ("57", QueueUnavailable, "was stopped: {error}", "see that the server runs"),
+    ("58", QueueUnavailable, "lies on a disk that does not work: {error}", "look at the server's log"),
+    ("XX", QueueUnavailable, "has a fault: {error}", "look at the server's log"),
+)
+"""By the beginning of the code: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+
+
+def words(error: psycopg.Error) -> str:
+    """What it says, in one line."""
+    said = error.diag.message_primary or str(error).strip() or type(error).__name__
+    return said.splitlines()[-1].strip()
+
+
+def from_postgres(error: psycopg.Error, shown: str, *, reached: bool) -> FlowAgentError:
+    """The error to raise for one of psycopg's; ``reached`` is whether the server has ever let us in."""
+    code, said = error.sqlstate or "", words(error)
+    for beginning, error_class, what, hint in _MEANINGS:
+        if code.startswith(beginning):
+            return error_class(f"the queue {shown} {what.format(error=said)}", hint=hint)
+    if code:
+        return QueueError(f"the queue {shown} refuses: {said}", hint="look at the server's log")
+    if isinstance(error, psycopg.OperationalError):
+        refused = "FATAL:" in said and not any(each in said for each in _PASSING)
+        if refused and not reached:
+            return QueueError(
+                f"the queue {shown} lets nobody in so: {said.partition('FATAL:')[2].strip()}",
+                hint="look at user, database and password in FLOW_AGENT_QUEUE, PGPASSWORD or ~/.pgpass",
+            )
+        return QueueUnavailable(
+            f"the queue {shown} cannot be reached: {said}", hint="see that the server runs and can be reached"
+        )
+    return QueueError(f"the queue {shown} refuses: {said}", hint="look at the server's log")
+
+
+def no_answer(shown: str, seconds: float) -> QueueUnavailable:
+    """Nothing came for so long."""
+    return QueueUnavailable(
+        f"the queue {shown} did not answer for {seconds:g} seconds", hint="see that the server runs and can be reached"
+    )

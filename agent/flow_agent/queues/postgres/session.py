@@ -1,0 +1,177 @@
+"""One connection as a ``store.Store``: what others may change meanwhile is locked when it is read to be written."""
+
+# ruff: noqa: D102 - what the methods of a store do is said in store.Store
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import DictRow
+
+from flow_agent.model import AgentInfo
+from flow_agent.queues.migrations import too_new_now
+from flow_agent.queues.postgres.connection import Connection, Database
+from flow_agent.queues.queries import queries
+from flow_agent.queues.rules import Moment, Stored
+from flow_agent.queues.tables.agents import Agents
+from flow_agent.queues.tables.claims import Claims
+from flow_agent.queues.tables.flows import Flows
+from flow_agent.queues.tables.logs import Logs
+from flow_agent.queues.tables.rows import stored_run
+from flow_agent.queues.tables.statements import Statements
+
+SQL = queries("postgres")
+
+AHEAD = 16
+"""Times as many candidates are looked at as are asked for, since other agents are about to take the same ones."""
+_ESCAPE = "\U0010fffe"
+"""Stands for no character, and may be stored: what follows it says which one was meant."""
+_NOW = "select extract(epoch from clock_timestamp())::double precision as now"
+_NEWEST = ", (select max(number) from migrations where kind = 'breaking') as newest"
+_HASTY = "set local synchronous_commit = off;"
+
+
+def _storable(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """PostgreSQL takes no text with a NUL in it."""
+    if any(isinstance(value, str) and ("\0" in value or _ESCAPE in value) for value in parameters.values()):
+        return {name: _escaped(value) if isinstance(value, str) else value for name, value in parameters.items()}
+    return parameters
+
+
+def _escaped(text: str) -> str:
+    return text.replace(_ESCAPE, f"{_ESCAPE}1").replace("\0", f"{_ESCAPE}0")
+
+
+def _stored(row: DictRow) -> DictRow:
+    """The row as it was before ``_storable``."""
+    for name, value in row.items():
+        if isinstance(value, str) and _ESCAPE in value:
+            row[name] = value.replace(f"{_ESCAPE}0", "\0").replace(f"{_ESCAPE}1", _ESCAPE)
+    return row
+
+
+class PostgresStatements(Statements):
+    """Runs named statements on one connection of PostgreSQL."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self.connection = connection
+
+    def _run(self, name: str, **parameters: Any) -> None:
+        self.connection.execute(SQL[name].encode(), _storable(parameters))
+
+    def _run_many(self, name: str, parameters: Iterable[Mapping[str, Any]]) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.executemany(SQL[name].encode(), [_storable(each) for each in parameters])
+
+    def _rows(self, name: str, **parameters: Any) -> Sequence[DictRow]:
+        found = self.connection.execute(SQL[name].encode(), _storable(parameters)).fetchall()
+        return [_stored(row) for row in found]
+
+    def _one(self, name: str, **parameters: Any) -> Any:
+        rows = self._rows(name, **parameters)
+        return next(iter(rows[0].values())) if rows else None
+
+
+class Session(PostgresStatements, Flows, Claims, Logs, Agents):
+    """A connection and what it may remember between transactions; ``writes``: what it reads is locked."""
+
+    def __init__(self, connection: Connection, database: Database, *, writes: bool) -> None:
+        super().__init__(connection)
+        self._database, self._writes = database, writes
+        self._lasting = True
+        self.began = 0.0
+        """The server's time when the transaction began."""
+
+    # Transactions
+
+    def begin(self, *, lasting: bool) -> None:
+        """Begin a transaction that writes; ``lasting``: its commit waits for the server's disk.
+
+        Raises QueueTooNew: a newer program has migrated the database since it was opened.
+        """
+        self._lasting = lasting
+        cursor = self.connection.execute(f"begin; {'' if lasting else _HASTY} {_NOW}{_NEWEST}".encode())
+        while cursor.nextset():
+            pass
+        row = cursor.fetchone()
+        assert row is not None
+        if (row["newest"] or 0) > self._database.newest:
+            raise too_new_now(f"the queue {self._database.shown}")
+        self.began = row["now"]
+
+    def again(self) -> None:
+        """Undo the transaction and begin it anew."""
+        self.undo()
+        self.begin(lasting=self._lasting)
+
+    def undo(self) -> None:
+        """Undo the transaction, if one goes on."""
+        self.forget()
+        if not self.closed and self.connection.info.transaction_status is not TransactionStatus.IDLE:
+            self.connection.execute("rollback")
+
+    def now(self) -> float:
+        """The server's time (seconds since the epoch)."""
+        if self._writes:
+            return self.began
+        row = self.connection.execute(_NOW).fetchone()
+        assert row is not None
+        found: float = row["now"]
+        return found
+
+    # What is locked
+
+    def _add_set(self, labels: str, launcher: str) -> int:
+        self._run("set_lock")  # somebody may just have added it, or another one with a smaller id
+        wanted = {"labels": labels, "launcher": launcher}
+        found: int = self._one("set_id", **wanted) or self._one("add_set", **wanted)
+        return found
+
+    def run(self, run_id: str) -> Stored | None:
+        row = self._row("run_locked" if self._writes else "run", id=run_id)
+        return stored_run(row) if row else None
+
+    def queued(self, agent: AgentInfo, limit: int) -> list[Stored]:
+        sets = self.served_sets(agent)
+        ids = [row["id"] for row in self._rows("claim_candidates", sets=sets, limit=limit * AHEAD)] if sets else []
+        return self._locked("claim_locked", ids, limit=limit)
+
+    def expired(self, moment: Moment) -> list[Stored]:
+        bounds = {"boot": moment.boot, "monotonic": moment.monotonic}
+        return self._locked("expired_locked", [row["id"] for row in self._rows("expired", **bounds)], **bounds)
+
+    def held_by(self, agent_id: str) -> list[Stored]:
+        return [stored_run(row) for row in self._rows("held_by", agent_id=agent_id)]
+
+    def orphaned(self, scopes: Mapping[str, str], limit: int) -> list[Stored]:
+        found: list[Stored] = []
+        for launcher, scope in scopes.items():
+            rows = self._rows("orphaned", launcher=launcher, scope=scope, limit=limit - len(found))
+            found += [stored_run(row) for row in rows]
+        return found
+
+    def _locked(self, name: str, ids: list[str], **parameters: Any) -> list[Stored]:
+        return [stored_run(row) for row in self._rows(name, ids=ids, **parameters)] if ids else []
+
+    # The connection
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is of no use any more."""
+        return self.connection.closed
+
+    def cut(self) -> None:
+        """End whatever it waits for, from another thread."""
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.connection.fileno())) as other:
+            other.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()

@@ -1,0 +1,239 @@
+-- Every statement of the PostgreSQL queue, by name. Parameters are named as in the code.
+
+-- name: newest_registration
+-- The newest version of one flow.
+select registration from flows where name = %(flow)s order by version desc limit 1;
+
+-- name: registration
+-- One version of one flow.
+select registration from flows where name = %(flow)s and version = %(version)s;
+
+-- name: registrations
+-- The newest version of each flow.
+select distinct on (name) registration from flows order by name, version desc;
+
+-- name: flow_names
+-- All names, to find the one that was meant.
+select distinct name from flows;
+
+-- name: add_registration
+-- One new version.
+insert into flows (name, version, registration) values (%(flow)s, %(version)s, %(registration)s);
+
+-- name: sets_after
+-- The requirement sets that were added since the last look.
+select id, labels, launcher from requirement_sets where id > %(after)s order by id;
+
+-- name: set_id
+-- The id of a requirement set that may be there.
+select id from requirement_sets where labels = %(labels)s and launcher = %(launcher)s;
+
+-- name: set_lock
+-- One at a time may add a requirement set, so that their ids are seen in their order.
+select pg_advisory_xact_lock(hashtextextended(current_schema() || '.requirement_sets', 7093));
+
+-- name: add_set
+-- A requirement set that no run had before.
+insert into requirement_sets (labels, launcher) values (%(labels)s, %(launcher)s) returning id;
+
+-- name: run
+-- One run with what it asks for.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.id = %(id)s;
+
+-- name: run_locked
+-- The same, kept from others until the transaction ends.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.id = %(id)s
+for update of runs;
+
+-- name: run_by_key
+-- The run that an idempotency key stands for.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.flow = %(flow)s and runs.key = %(key)s and runs.key is not null;
+
+-- name: ids_beginning
+-- Ids between a beginning and the first text after all that begin so ('{' follows 'z').
+select id from runs
+where id >= %(prefix)s::text and id < (%(prefix)s::text || '{') collate "C" order by id limit %(limit)s;
+
+-- name: runs
+-- A page of runs, newest first; states is a JSON list, empty for any.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.id < %(before)s
+    and (%(states)s::text = '[]' or state in (select json_array_elements_text(%(states)s::json)))
+order by runs.id desc limit %(limit)s;
+
+-- name: runs_of_flow
+-- The same for one flow.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.flow = %(flow)s and runs.id < %(before)s
+    and (%(states)s::text = '[]' or state in (select json_array_elements_text(%(states)s::json)))
+order by runs.id desc limit %(limit)s;
+
+-- name: add_run
+-- A new run; nobody has held it yet.
+insert into runs (
+    id, flow, version, requirement_set, priority, parameters, created_at, retry_of, key,
+    state, reason, detail, attempt, claim, losses, due_at, claimed_at, started_at, finished_at,
+    agent, agent_id, incarnation, launcher, ref, scope, revision, exit_code, result,
+    cancel_requested, released_since, lease_until, lease_boot
+) values (
+    %(id)s, %(flow)s, %(version)s, %(requirement_set)s, %(priority)s, %(parameters)s, %(created_at)s, %(retry_of)s, %(key)s,
+    %(state)s, %(reason)s, %(detail)s, %(attempt)s, %(claim)s, %(losses)s, %(due_at)s, %(claimed_at)s, %(started_at)s, %(finished_at)s,
+    %(agent)s, %(agent_id)s, %(incarnation)s, %(launcher)s, %(ref)s, %(scope)s, %(revision)s, %(exit_code)s, %(result)s,
+    %(cancel_requested)s, %(released_since)s, %(lease_until)s, %(lease_boot)s
+);
+
+-- name: save_run
+-- All of a run that can change.
+update runs set
+    state = %(state)s, reason = %(reason)s, detail = %(detail)s, attempt = %(attempt)s, claim = %(claim)s, losses = %(losses)s,
+    due_at = %(due_at)s, claimed_at = %(claimed_at)s, started_at = %(started_at)s, finished_at = %(finished_at)s,
+    agent = %(agent)s, agent_id = %(agent_id)s, incarnation = %(incarnation)s, launcher = %(launcher)s, ref = %(ref)s,
+    scope = %(scope)s, revision = %(revision)s, exit_code = %(exit_code)s, result = %(result)s,
+    cancel_requested = %(cancel_requested)s, released_since = %(released_since)s, lease_until = %(lease_until)s, lease_boot = %(lease_boot)s
+where id = %(id)s;
+
+-- name: promote
+-- What has become due waits in the claim's index from now on; the index gives the longest due first.
+update runs set state = 'queued' where serial in (
+    select serial from runs
+    where state = 'scheduled' and due_at <= %(now)s
+    order by due_at, serial limit %(limit)s
+    for update skip locked
+);
+
+-- name: claim_candidates
+-- The heads of the requirement sets: one seek for each, and more than are asked for, since others may hold some.
+select heads.id from unnest(%(sets)s::bigint[]) as wanted (id)
+cross join lateral (
+    select id, priority from runs
+    where state = 'queued' and requirement_set = wanted.id
+    order by priority desc, id limit %(limit)s
+) as heads
+order by heads.priority desc, heads.id limit %(limit)s;
+
+-- name: claim_locked
+-- Those of them that nobody else is about to take.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.id = any(%(ids)s::text[]) and runs.state = 'queued'
+order by runs.priority desc, runs.id limit %(limit)s
+for update of runs skip locked;
+
+-- name: expired
+-- Leases that ended: of this boot by time, of any other boot all; three seeks, since an OR would read them all.
+select id from runs where lease_until is not null and lease_boot = %(boot)s and lease_until <= %(monotonic)s
+union all
+select id from runs where lease_until is not null and lease_boot < %(boot)s
+union all
+select id from runs where lease_until is not null and lease_boot > %(boot)s;
+
+-- name: expired_locked
+-- Those of them that still are, and of which nobody else sees to the end.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.id = any(%(ids)s::text[]) and runs.lease_until is not null
+    and (runs.lease_boot <> %(boot)s or runs.lease_until <= %(monotonic)s)
+order by runs.id
+for update of runs skip locked;
+
+-- name: held_by
+-- What the incarnations of one agent hold; walks the held runs, which are few.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.lease_until is not null and runs.agent_id = %(agent_id)s
+order by runs.id
+for update of runs;
+
+-- name: orphaned
+-- What goes on somewhere with nobody watching.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.state = 'running' and runs.lease_until is null
+    and runs.launcher = %(launcher)s and runs.scope = %(scope)s
+order by runs.id limit %(limit)s
+for update of runs skip locked;
+
+-- name: waiting
+-- Queued runs by requirement set, out of the claim's index alone.
+select s.labels, s.launcher, q.queued
+from (
+    select requirement_set, count(*) as queued from runs where state = 'queued' group by requirement_set
+) as q join requirement_sets as s on s.id = q.requirement_set
+order by s.id;
+
+-- name: next_due
+-- When the next scheduled run becomes due.
+select min(due_at) from runs where state = 'scheduled';
+
+-- name: add_claim
+-- A claim that was won.
+insert into claims (run_id, number, agent_id, request_id) values (%(run_id)s, %(number)s, %(agent_id)s, %(request_id)s);
+
+-- name: claims_of
+-- What one request won.
+select run_id, number from claims where request_id = %(request_id)s and agent_id = %(agent_id)s order by run_id, number;
+
+-- name: claim_end
+-- How its agent ended a claim.
+select ended from claims where run_id = %(run_id)s and number = %(number)s;
+
+-- name: end_claim
+-- Its agent ended the claim.
+update claims set ended = %(how)s where run_id = %(run_id)s and number = %(number)s;
+
+-- name: add_attempt
+-- User code is about to start.
+insert into attempts (run_id, number, claim, agent, started_at, detail)
+values (%(run_id)s, %(number)s, %(claim)s, %(agent)s, %(started_at)s, '');
+
+-- name: end_attempt
+-- User code has ended.
+update attempts set finished_at = %(at)s, reason = %(reason)s, detail = %(detail)s, exit_code = %(exit_code)s
+where run_id = %(run_id)s and number = %(number)s;
+
+-- name: attempts
+-- The attempts of a run.
+select * from attempts where run_id = %(run_id)s order by number;
+
+-- name: add_log
+-- One line, unless it is there already.
+insert into logs (run, attempt, source, seq, time, level, logger, text)
+select serial, %(attempt)s, %(source)s, %(seq)s, %(time)s, %(level)s, %(logger)s, %(text)s
+from runs where id = %(run_id)s
+on conflict (run, attempt, source, seq) do nothing;
+
+-- name: last_seq
+-- How far the log of one source has come.
+select max(seq) from logs
+where run = (select serial from runs where id = %(run_id)s) and attempt = %(attempt)s and source = %(source)s;
+
+-- name: logs
+-- A page of a run's log.
+select attempt, source, seq, time, level, logger, text, cursor from logs
+where run = (select serial from runs where id = %(run_id)s) and cursor > %(after)s
+order by cursor limit %(limit)s;
+
+-- name: agent
+-- One agent.
+select agent from agents where id = %(id)s;
+
+-- name: agents
+-- Those that gave a sign of life since then.
+select agent from agents where seen_at >= %(since)s;
+
+-- name: save_agent
+-- An agent as it is now.
+insert into agents (id, seen_at, agent) values (%(id)s, %(seen_at)s, %(agent)s)
+on conflict (id) do update set seen_at = excluded.seen_at, agent = excluded.agent;
+
+-- name: remove_agent
+-- An agent that is gone.
+delete from agents where id = %(id)s;

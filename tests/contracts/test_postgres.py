@@ -1,0 +1,284 @@
+"""What the queue on PostgreSQL does beyond the contract: many writers, and a server that goes away."""
+
+import json
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
+
+import anyio
+import psycopg
+import pytest
+
+from flow_agent.errors import InvalidInput, QueueError, QueueTooNew, QueueUnavailable
+from flow_agent.model import LogLine, State, Submission
+from flow_agent.ports import Leases
+from flow_agent.queues import postgres
+from flow_agent.queues.postgres import writer
+from flow_agent.testing.queue_contract.common import SUCCEEDED, agent, lines, registration, running, submitted, won
+from servers.postgres import postgres_running
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def handles(postgres_url):
+    """Four open queues on one database, as four agents have them."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(postgres.open_queue(postgres_url)) for _ in range(4)]
+
+
+# Many writers
+
+
+async def test_no_run_is_won_twice_and_none_is_left(handles):
+    await handles[0].register([registration()])
+    await handles[0].submit([Submission(flow="add", priority=n % 3) for n in range(400)])
+    won_by = Counter()
+
+    async def take(queue, name):
+        empty = 0
+        while empty < 3:
+            claims = await queue.claim(agent(name), 7, f"{name}-{time.monotonic_ns()}")
+            empty = 0 if claims else empty + 1
+            for claim in claims:
+                won_by[claim.run.id] += 1
+                await queue.started(claim, "ref")
+                await queue.append_logs(claim, lines(1, 2))
+            async with anyio.create_task_group() as group:
+                for claim in claims:
+                    group.start_soon(queue.finish, claim, SUCCEEDED)
+
+    async with anyio.create_task_group() as group:
+        for number, queue in enumerate(handles):
+            group.start_soon(take, queue, f"agent-{number}")
+    assert set(won_by.values()) == {1}
+    assert len(won_by) == 400
+    assert {run.state for run in await handles[0].runs(limit=1000)} == {State.SUCCEEDED}
+
+
+async def test_one_key_gives_one_run_however_many_submit_it_at_once(handles):
+    await handles[0].register([registration()])
+    found = []
+
+    async def submit(queue):
+        for number in range(20):
+            found.extend(run.id for run in await queue.submit([Submission(flow="add", key=f"k{number}")]))
+
+    async with anyio.create_task_group() as group:
+        for queue in handles:
+            group.start_soon(submit, queue)
+    assert sorted(Counter(found).values()) == [4] * 20
+
+
+async def test_versions_are_counted_without_a_gap_however_many_register_at_once(handles):
+    found = []
+
+    async def register(queue):
+        for _ in range(10):
+            found.extend(each.version for each in await queue.register([registration()]))
+
+    async with anyio.create_task_group() as group:
+        for queue in handles:
+            group.start_soon(register, queue)
+    assert sorted(found) == list(range(1, 41))
+
+
+async def test_sets_that_several_add_at_once_are_all_seen(handles):
+    await handles[0].register([registration()])
+
+    async def submit(queue, name):
+        for number in range(25):
+            await queue.submit([Submission(flow="add", labels=frozenset({f"{name}-{number % 20}", f"{number}"}))])
+
+    labels = frozenset([*(f"{n}-{m}" for n in range(4) for m in range(25)), *(str(n) for n in range(25))])
+    able = agent("able", labels=labels)
+    claimed = []
+
+    async def take():
+        with anyio.fail_after(60):
+            while len(claimed) < 100:
+                claimed.extend(await handles[3].claim(able, 10, f"take-{len(claimed)}-{time.monotonic_ns()}"))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(take)
+        for number, queue in enumerate(handles):
+            group.start_soon(submit, queue, number)
+    assert len({claim.run.id for claim in claimed}) == 100
+
+
+async def test_transactions_that_lock_each_other_out_are_done_again(handles):
+    first, second, *_ = handles
+    claims = [await running(first) for _ in range(30)]
+
+    async def extend(queue, order):
+        for _ in range(15):
+            verdicts = await queue.extend(agent(), order)
+            assert len(verdicts) == 30
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(extend, first, claims)
+        group.start_soon(extend, second, claims[::-1])
+    assert {run.state for run in await first.runs(limit=100)} == {State.RUNNING}
+
+
+async def test_leases_end_by_the_servers_clock(postgres_url):
+    leases = Leases(claimed=0.3, running=0.5)
+    async with postgres.open_queue(postgres_url, leases=leases) as queue, postgres.open_queue(postgres_url) as other:
+        claim = await running(queue)
+        assert await other.reap() == []
+        await anyio.sleep(0.6)
+        (lost,) = await other.reap()
+        assert lost.id == claim.run.id
+        assert abs(lost.created_at - time.time()) < 60
+
+
+async def test_every_character_comes_back(postgres_url):
+    text = "".join(map(chr, range(1, 0x300))) + "\0\U0010fffe0\U0010fffe\0\U0010ffff\U0001f600"
+    async with postgres.open_queue(postgres_url) as queue:
+        claim = await running(queue)
+        await queue.append_logs(claim, [LogLine(attempt=1, source="flow", seq=1, time=1.0, text=text)])
+        assert [line.text for line in await queue.logs(claim.run.id)] == [text]
+
+
+# A server that goes away
+
+
+@pytest.fixture
+def harmed():
+    with postgres_running() as server:
+        yield server
+
+
+async def test_a_server_that_was_killed_is_found_again_with_all_that_was_acknowledged(harmed):
+    async with postgres.open_queue(harmed.url) as queue:
+        claim = await running(queue)
+        harmed.kill()
+        for verb in (lambda: queue.get(claim.run.id), lambda: queue.extend(agent(), [claim]), lambda: queue.wait(1)):
+            with pytest.raises(QueueUnavailable, match=r"postgresql://127\.0\.0\.1:\d+/postgres"):
+                await verb()
+                await verb()
+        harmed.start()
+        assert (await queue.get(claim.run.id)).state is State.RUNNING
+        assert (await queue.finish(claim, SUCCEEDED)).state is State.SUCCEEDED
+        await queue.wait(0.1)
+
+
+async def test_a_server_that_restarted_between_two_calls_is_not_even_noticed(harmed):
+    async with postgres.open_queue(harmed.url) as queue:
+        claim = await running(queue)
+        assert await queue.get(claim.run.id)
+        harmed.kill()
+        harmed.start()
+        assert (await queue.finish(claim, SUCCEEDED)).state is State.SUCCEEDED
+        assert (await queue.get(claim.run.id)).state is State.SUCCEEDED
+
+
+async def test_a_server_that_stands_still_is_given_up_for_now(harmed, monkeypatch):
+    monkeypatch.setattr(postgres.reader, "PATIENCE", 1.0)
+    async with postgres.open_queue(harmed.url) as queue:
+        impatient = writer.Writer(queue._database, queue._clock, patience=1.0)
+        claim = await running(queue)
+        await impatient.run(lambda store: store.run(claim.run.id))
+        harmed.freeze()
+        try:
+            with anyio.fail_after(20):
+                with pytest.raises(QueueUnavailable, match="did not answer for 1 seconds"):
+                    await impatient.run(lambda store: store.run(claim.run.id))
+                with pytest.raises(QueueUnavailable, match="did not answer for 1 seconds"):
+                    await queue.get(claim.run.id)
+        finally:
+            harmed.thaw()
+        assert (await impatient.run(lambda store: store.run(claim.run.id))).run.id == claim.run.id
+        assert (await queue.get(claim.run.id)).id == claim.run.id
+        impatient.close()
+
+
+async def test_a_pooler_that_forgets_prepared_statements_does_no_harm(postgres_url):
+    async with postgres.open_queue(postgres_url) as queue:
+        await submitted(queue)
+        for _ in range(20):
+            await queue.get((await submitted(queue)).id)
+        for session in (queue._writer._session, *queue._reader._idle):
+            session.connection.pgconn.exec_(b"deallocate all")  # behind psycopg's back
+        run = await submitted(queue)
+        assert (await queue.get(run.id)).id == run.id
+        assert queue._writer._session.connection.prepare_threshold is None
+
+
+# What may be there already
+
+
+async def test_a_database_of_a_newer_program_is_refused_also_while_it_is_open(postgres_url):
+    async with postgres.open_queue(postgres_url) as queue:
+        await submitted(queue)
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute("insert into migrations values (900, '0900_more.sql', 'x', 'safe', '99.0', 0)")
+        await submitted(queue)
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute("insert into migrations values (999, '0999_new.sql', 'x', 'breaking', '99.0', 0)")
+        with pytest.raises(QueueTooNew, match="migrated by a newer flow-agent while it was open"):
+            await submitted(queue)
+        assert await queue.runs() != []
+    with pytest.raises(QueueTooNew, match=r"written by flow-agent 99\.0 \(0999_new\.sql\)"):
+        async with postgres.open_queue(postgres_url):
+            pass
+
+
+async def test_several_may_open_an_empty_schema_at_once(postgres_url):
+    async def open_and_close():
+        async with postgres.open_queue(postgres_url) as queue:
+            assert await queue.runs() == []
+
+    async with anyio.create_task_group() as group:
+        for _ in range(6):
+            group.start_soon(open_and_close)
+
+
+async def test_tables_of_another_program_are_left_alone(postgres_url):
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("create table migrations (id integer, migration text)")
+    with pytest.raises(QueueError, match="tables of another program in schema") as refused:
+        async with postgres.open_queue(postgres_url):
+            pass
+    assert "a schema of its own" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected", "words"),
+    [
+        ("postgresql://u:s3cret-word@127.0.0.1:1/db", QueueUnavailable, "cannot be reached"),
+        ("postgresql://u:s3cret-word@127.0.0.1:PORT/nowhere", QueueError, 'lets nobody in so: .*"u" does not exist'),
+        ("postgresql://u:s3cret-word@127.0.0.1:PORT/nowhere?colour=s3cret-word", InvalidInput, "URL is none"),
+        ("postgresql://u:s3cret-word@[127.0.0.1", InvalidInput, "URL is none"),
+        ("URL?options=-csearch_path%3Dnowhere", QueueError, "has no schema for its tables"),
+    ],
+)
+async def test_what_is_wrong_with_a_url_is_said_without_its_password(postgres_server, url, expected, words):
+    url = url.replace("PORT", str(postgres_server.port)).replace("URL", postgres_server.url)
+    with pytest.raises(expected, match=words) as refused:
+        async with postgres.open_queue(url):
+            pass
+    assert refused.value.hint
+    assert "s3cret-word" not in f"{refused.value} {refused.value.hint}"
+
+
+async def test_the_claim_is_a_few_seeks_however_much_waits_that_it_may_not_take(postgres_url):
+    async with postgres.open_queue(postgres_url) as queue:
+        await queue.register([registration()])
+        await queue.submit([Submission(flow="add")])
+        await queue.submit([Submission(flow="add", labels=frozenset({"gpu"}))])
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            columns = "flow, version, requirement_set, priority, parameters, created_at, state, detail, attempt, claim"
+            columns += ", losses, agent_id, incarnation, scope, cancel_requested, lease_boot"
+            connection.execute(
+                f"insert into runs (id, {columns}) select id || n, {columns} from runs, generate_series(1, 50000) as n"
+                " where requirement_set = 2"
+            )
+            connection.execute("vacuum analyze runs")
+            (plan,) = connection.execute(
+                "explain (format json) " + postgres.session.SQL["claim_candidates"], {"sets": [1], "limit": 16}
+            ).fetchone()
+        assert "Seq Scan" not in json.dumps(plan)
+        assert "runs_queued" in json.dumps(plan)
+        claim = await won(queue)
+        assert claim.run.labels == frozenset()
