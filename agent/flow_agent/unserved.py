@@ -39,8 +39,8 @@ def unserved(waiting: Iterable[Waiting], alive: Iterable[AgentInfo]) -> list[Wai
 async def watch_unserved(sight: Sight, own_id: str, heartbeat: float) -> None:
     """Warn of each kind of runs that nobody may take, once until that has changed. Ends by being cancelled.
 
-    Of all live agents only the one with the smallest id looks, so that there is one warning. ``heartbeat``: seconds between
-    two signs of life of an agent; after three of them without one it counts as gone.
+    Of all live agents only the one with the smallest id looks, so that there is one warning. ``heartbeat``: seconds
+    between two signs of life of an agent; after three of them without one it counts as gone.
     """
     told: set[tuple[frozenset[str], str | None]] = set()
     while True:

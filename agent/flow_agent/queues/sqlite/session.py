@@ -5,12 +5,12 @@ from __future__ import annotations
 import sqlite3
 
 from flow_agent.queues.sqlite.agents import Agents
-from flow_agent.queues.sqlite.claims import Claims
 from flow_agent.queues.sqlite.flows import Flows
+from flow_agent.queues.sqlite.limits import Limits
 from flow_agent.queues.sqlite.logs import Logs
 
 
-class Session(Flows, Claims, Logs, Agents):
+class Session(Flows, Limits, Logs, Agents):
     """A connection, the file it has open (``inode``), and what it may remember between transactions."""
 
     def __init__(self, connection: sqlite3.Connection, inode: tuple[int, int]) -> None:
