@@ -141,3 +141,27 @@ def test_a_server_that_is_killed_in_the_middle_costs_nothing_but_time(served):
         assert found == [f"line {n}" for n in range(30)]
         assert served.show(run)["attempt"] == 1
     assert "queue.back" in served.log()
+
+
+def test_tokens_are_made_listed_and_revoked(cli):
+    made = cli.json("tokens", "create", "build", "--scope", "agent", "--scope", "read", "--days", "2")
+    assert made["token"].startswith(f"fa_{made['id']}_")
+    (listed,) = cli.json("tokens", "list")
+    assert (listed["name"], listed["scopes"], listed["expired"]) == ("build", ["agent", "read"], False)
+    assert "token" not in listed
+    assert "is no name" in cli.error("tokens", "create", "Büld", "--scope", "agent", code=2)
+    assert "hint: the scopes are" in cli.error("tokens", "create", "x", "--scope", "everything", code=2)
+    cli("tokens", "revoke", listed["id"])
+    assert cli.json("tokens", "list") == []
+    assert "tokens list" in cli.error("tokens", "revoke", listed["id"], code=1)
+
+
+def test_what_cannot_be_served_is_told_before_anything_listens(cli):
+    assert "expected HOST:PORT" in cli.error("server", "--listen", "here", "--server-access", "open", code=2)
+    open_to_all = ("server", "--listen", "0.0.0.0:0", "--server-access", "open")
+    assert "may run code" in cli.error(*open_to_all, code=2)
+    assert "behind a server already" in cli.error("server", "--queue", "http://127.0.0.1:1", code=2)
+    missing = cli.run("server", "--listen", "127.0.0.1:0", "--server-certificate", "nothing.pem")
+    assert missing.returncode == 1
+    assert "nothing.pem cannot be used" in missing.stderr
+    assert "holds a login" in cli.error("flows", "--queue", "http://user:pw@127.0.0.1:1", code=2)
