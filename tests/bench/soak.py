@@ -215,7 +215,7 @@ def main() -> int:
     print(f"--seed {asked.seed}\n", flush=True)
     os.environ["SOAK_SECRET"] = SECRET
     flows = Path(__file__).with_name("soak_flows.py").read_text()
-    with everything_ends(), harness.new_home(flows) as home:
+    with harness.new_home(flows) as home, everything_ends():
         (home / "signs").touch()
         return anyio.run(_main, home, asked)
 

@@ -90,13 +90,16 @@ class Agents:
 
     def _kill_keeper(self) -> bool:
         """Any keeper, one that waits too; the runs that it may have kept are noted before and after."""
-        waiting = [keeper.pid for zygote in self._zygotes() for keeper in _children(zygote)]
+        waiting = [keeper.pid for zygote in self._zygotes() for keeper in _children(zygote.pid)]
         kept = self._kept()
         victims = sorted({*waiting, *(keeper for keeper, _ in kept.values())})
         if not victims:
             return False
         victim = self._chance.choice(victims)
-        os.kill(victim, signal.SIGSTOP)  # it takes nothing more from here on
+        try:
+            os.kill(victim, signal.SIGSTOP)  # it takes nothing more from here on
+        except ProcessLookupError:  # its run has ended just now
+            return False
         self._note(self.hits.keepers, 0, victim)
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
@@ -122,7 +125,7 @@ class Agents:
         return False
 
     def _zygotes(self) -> list[psutil.Process]:
-        return [child for agent in (self.steady, self.victim) for child in _children(psutil.Process(agent.pid))]
+        return [child for agent in (self.steady, self.victim) for child in _children(agent.pid)]
 
     def _kept(self) -> dict[str, tuple[int, int]]:
         """The runs that have a folder now, with the process ids of keeper and attempt."""
@@ -134,7 +137,7 @@ class Agents:
         return found
 
 
-def _children(process: psutil.Process) -> list[psutil.Process]:
+def _children(pid: int) -> list[psutil.Process]:
     with contextlib.suppress(psutil.NoSuchProcess):
-        return process.children()
+        return psutil.Process(pid).children()
     return []

@@ -44,7 +44,7 @@ async def launcher(tmp_path: Path, root: Path) -> AsyncIterator[ProcessLauncher]
             await launcher.remove(folder.name)
     left = set(psutil.Process().children(recursive=True)) - before
     psutil.wait_procs(left, timeout=5)  # a keeper that was another launcher's child may still be on its way out
-    assert {process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE} == set()
+    assert {process for process in left if linux.start_time(process.pid) is not None} == set()
 
 
 @pytest.fixture

@@ -27,7 +27,13 @@ pytestmark = pytest.mark.anyio
 def zygotes(of: int | None = None) -> list[psutil.Process]:
     """The zygotes that this process, or ``of``, has started."""
     children = [child for child in psutil.Process(of).children() if linux.start_time(child.pid) is not None]
-    return [child for child in children if any("zygote" in part for part in child.cmdline()[:6])]
+    return [child for child in children if any("zygote" in part for part in _command(child)[:6])]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # it ended just now
+        return process.cmdline()
+    return []
 
 
 async def zygote() -> psutil.Process:
@@ -195,6 +201,42 @@ async def test_a_module_that_cannot_be_preloaded_is_told_and_left_out(
     said = "".join(capfd.readouterr())
     assert "broken: RuntimeError: on purpose" in said
     assert "No module named 'absent'" in said
+
+
+DISTURBS = """
+import os, signal, sys
+print('printed while preloading')
+os.umask(0)
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+sys.stderr = open(os.devnull, 'w')
+"""
+
+
+def state() -> list[Any]:
+    """What ``DISTURBS`` changes."""
+    import os
+    import signal
+    import sys
+
+    print("the flow's own line")
+    blocked = sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    return [os.umask(0o22), signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL, blocked, sys.stderr.fileno()]
+
+
+async def test_what_a_preloaded_module_does_to_the_process_no_attempt_finds(tmp_path: Path) -> None:
+    before = os.umask(0o27)
+    try:
+        env = module(tmp_path, "disturbs", DISTURBS)
+        async with attempts(tmp_path, preload=["disturbs"]) as launch:
+            attempt = await launch(state, env=env)
+            ending = await attempt.end()
+            assert ending.result is not None, attempt.texts
+            assert json.loads(Path(ending.result).read_text()) == [0o27, True, [], 2]
+            assert attempt.texts == ["the flow's own line"]
+            assert await launch.value(is_loaded, parameters={"name": "disturbs"}, env=env) is True
+    finally:
+        os.umask(before)
 
 
 async def test_threads_after_preloading_mean_fresh_interpreters_and_one_warning(

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from command import COMMAND, Cli
+from flow_agent.launchers import linux
 
 FLOWS = """
 import logging, os, signal, sys, time
@@ -314,7 +315,7 @@ def test_an_attempt_whose_keeper_is_killed_is_lost_and_tried_again(cli: Cli) -> 
     psutil.Process(keeper["pid"]).kill()
     cli.until(lambda: cli.state(run) == "succeeded")
     assert [attempt["reason"] for attempt in cli.show(run)["attempts"]] == ["agent_lost", "completed"]
-    assert not psutil.pid_exists(keeper["child"])
+    assert linux.start_time(keeper["child"]) != keeper["child_start"]
 
 
 @pytest.mark.parametrize("reader", ["stuck", "gone"])

@@ -1,5 +1,6 @@
 """Starts a server of the tests' own environment and sees to its end."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -43,7 +44,8 @@ def running(command: list[str | Path], port: int, log: Path, env: Mapping[str, s
         _wait_for(process, port, log)
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself, and what it said is on its way
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
@@ -349,8 +350,9 @@ SLEEPS = TWO + "import subprocess, time\nchild = subprocess.Popen(['sleep', '600
 
 async def ended(pid: int) -> None:
     with anyio.fail_after(10):
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            await anyio.sleep(0.02)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                await anyio.sleep(0.02)
 
 
 async def test_what_the_file_started_ends_with_it():

@@ -11,6 +11,7 @@ of a new keeper's socket. It ends when the daemon does; keepers go on.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -18,11 +19,13 @@ import os
 import signal
 import socket
 import sys
+from contextlib import contextmanager
 
 from flow_agent.launchers import keeper, linux
 
 TYPE_CHECKING = False  # as in the keeper
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, NoReturn
 
 WARM = (
@@ -58,16 +61,37 @@ def _say_ready(daemon: socket.socket, preload: tuple[str, ...]) -> None:
     problems = []
     for name in WARM:
         importlib.import_module(name)
-    for name in preload:
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # noqa: BLE001 - whatever a module raises
-            problems.append(f"{name}: {type(error).__name__}: {error}")
+    from flow_agent.runner import forked
+
+    forked.make_ahead()
+    with _usual_state():
+        for name in preload:
+            try:
+                importlib.import_module(name)
+            except Exception as error:  # noqa: BLE001 - whatever a module raises
+                problems.append(f"{name}: {type(error).__name__}: {error}")
     gc.collect()
     gc.disable()
     gc.freeze()
     ready: dict[str, Any] = {"python": list(sys.version_info[:2]), "threads": linux.threads(), "problems": problems}
     daemon.sendall(json.dumps(ready).encode() + b"\n")
+
+
+@contextmanager
+def _usual_state() -> Iterator[None]:
+    """Take back what a module that is imported inside did to the process, and write what it printed."""
+    mask, umask = signal.pthread_sigmask(signal.SIG_BLOCK, ()), os.umask(0o077)
+    os.umask(umask)
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    yield
+    os.umask(umask)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    for number, handler in handlers.items():
+        if handler is not None and signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # whatever a module has put there
+            stream.flush()
 
 
 def _fork_keepers(daemon: socket.socket) -> socket.socket:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import gc
 import io
 import os
@@ -21,8 +22,33 @@ HIDDEN = [name for name in sys.modules if name.startswith(("flow_agent.launchers
 Found before the fork: looking at a name writes into its memory, and so copies it.
 """
 
+STREAMS = ("stdin", "stdout", "stderr")
+
+_streams: list[TextIO] = []
+"""Those of an attempt; see ``make_ahead``."""
+
 _kept: list[object] = []
-"""Modules that nobody finds any more. Taking them apart would copy the memory that they share with the keeper."""
+"""What nobody finds any more. Taking it apart would copy the memory that it shares with the keeper."""
+
+
+def make_ahead() -> None:
+    """Make, in the zygote, what no attempt can tell from its own.
+
+    A process that was forked copies each page that it writes to, at some 2 us each: for the three streams alone a
+    hundred of them. They are made on a pipe, as an attempt has it, since they remember what they were made on.
+    """
+    ours = [os.dup(descriptor) for descriptor in (1, 2)]
+    pipe = os.pipe()
+    try:
+        for descriptor in (1, 2):
+            os.dup2(pipe[1], descriptor)
+        _streams[:] = [_stream(descriptor, getattr(sys, name)) for descriptor, name in enumerate(STREAMS)]
+    finally:
+        for descriptor, own in zip((1, 2), ours, strict=True):
+            os.dup2(own, descriptor)
+        for each in (*ours, *pipe):
+            os.close(each)
+    faulthandler.enable(2)
 
 
 def main() -> NoReturn:
@@ -40,10 +66,10 @@ def main() -> NoReturn:
 
 
 def _look_fresh() -> None:
-    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
-        stream = _stream(descriptor, getattr(sys, name))
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+    for name, stream in zip(STREAMS, _streams, strict=True):
+        for place in (name, f"__{name}__"):
+            _kept.append(getattr(sys, place))
+            setattr(sys, place, stream)
     for name in HIDDEN:
         _kept.append(sys.modules.pop(name, None))
     if (numpy := sys.modules.get("numpy.random")) is not None:  # random itself sees to it; this one does not
@@ -58,7 +84,12 @@ def _stream(descriptor: int, like: TextIO) -> TextIO:
     raw.name = like.name
     buffer = io.BufferedReader(raw) if descriptor == 0 else io.BufferedWriter(raw)
     stream = io.TextIOWrapper(
-        buffer, like.encoding, like.errors, None if descriptor == 0 else "\n", write_through=like.write_through
+        buffer,
+        like.encoding,
+        like.errors,
+        None if descriptor == 0 else "\n",
+        line_buffering=like.line_buffering or descriptor > 0,  # as the runner wants it
+        write_through=like.write_through,
     )
     stream.mode = mode  # type: ignore[misc]  # as the interpreter does
     return stream

@@ -88,10 +88,11 @@ def _end_child(code: int) -> NoReturn:
 def _get_ready() -> Channel:
     """All that can be done before anybody knows for which run."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        if isinstance(stream, io.TextIOWrapper) and not stream.line_buffering:
             stream.reconfigure(line_buffering=True)
     sys.modules["__main__"] = ModuleType("__main__")
-    faulthandler.enable(2)  # where it was is all that a crash in C can tell
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)  # where it was is all that a crash in C can tell
     channel = Channel(EVENTS)
     records.install(channel)
     return channel
@@ -111,9 +112,11 @@ def _load_ahead(kind: str) -> None:
 def _prepare(message: dict[str, Any]) -> Exception | None:
     """Find what a program finds at its start; the error, if that cannot be."""
     sys.argv = [message["run"]["flow"]]
+    zone = os.environ.get("TZ")
     os.environ.clear()
     os.environ.update(message["env"], FLOW_AGENT_ATTEMPT=message["mark"])
-    time.tzset()
+    if os.environ.get("TZ") != zone:
+        time.tzset()
     try:
         os.chdir(message["cwd"])
         limits.apply(message["limits"])
