@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 Json = Any
 """What ``json.loads`` gives: dict, list, str, int, float, bool or None."""
@@ -307,6 +307,34 @@ class Waiting:
     labels: frozenset[str]
     launcher: str | None
     queued: int
+
+
+class Full(StrEnum):
+    """What becomes of a run that is submitted while its limit is full."""
+
+    QUEUE = "queue"
+    SKIP = "skip"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """At most ``slots`` runs of a flow, or with a label (``kind`` says which), are claimed or running at a time.
+
+    ``when_full`` is about runs that are due when they are submitted, while as many as there are slots wait or run:
+    ``queue`` lets them wait, ``skip`` ends them as cancelled at once, ``replace`` cancels the oldest of the others.
+    ``taken`` is how many runs have a slot now.
+    """
+
+    kind: Literal["flow", "label"]
+    name: str
+    slots: int
+    when_full: Full = Full.QUEUE
+    taken: int = 0
+
+    def covers(self, flow: str, labels: frozenset[str]) -> bool:
+        """Whether it is about runs of that flow with these labels."""
+        return self.name == flow if self.kind == "flow" else self.name in labels
 
 
 @dataclass(frozen=True, kw_only=True)

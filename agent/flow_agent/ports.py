@@ -19,6 +19,7 @@ from flow_agent.model import (
     Ending,
     Json,
     LaunchSpec,
+    Limit,
     LogLine,
     Outcome,
     Registration,
@@ -87,8 +88,9 @@ class Queue(Protocol):
 
         Ids are lowercase ULIDs in the order of submission, also within one call and within one millisecond. The
         version is fixed now. Labels are the registration's and the submission's; the launcher is the
-        registration's. ``due_at`` in the future gives ``scheduled``, else ``queued``. A ``key`` that a run of the
-        same flow already has gives that run back unchanged, also within one call.
+        registration's. ``due_at`` in the future gives ``scheduled``, else ``queued``, unless a limit is full that
+        skips or replaces (see ``Limit``). A ``key`` that a run of the same flow already has gives that run back
+        unchanged, also within one call.
 
         Raises NotFound: unknown flow or version.
         """
@@ -122,7 +124,7 @@ class Queue(Protocol):
         Before that, in the same transaction: runs whose ``due_at`` has come are promoted, at most PROMOTED_AT_ONCE
         of them, longest due first (``next_due`` stays in the past while there are more), and claims whose lease has
         ended are resolved (see ``reap``), except those of this life of ``agent``, which may be about to report them.
-        Only runs that ``labels.matches``. Each gets ``claim`` + 1 as its
+        Only runs that ``labels.matches`` and that have a slot of each limit. Each gets ``claim`` + 1 as its
         number, ``claimed_at``, ``agent`` (the name) and the launcher it will use (the agent's default if it asked
         for none); state ``claimed``; a lease of ``leases.claimed`` seconds.
 
@@ -209,6 +211,26 @@ class Queue(Protocol):
 
     async def waiting(self) -> list[Waiting]:
         """Queued runs by requirement set; sets without any are left out."""
+
+    # Limits
+
+    async def limits(self) -> list[Limit]:
+        """The limits by kind and name, each with how many runs have a slot of it now."""
+
+    async def set_limit(self, limit: Limit) -> None:
+        """Store the limit in place of one of the same kind and name, and poke waiting agents.
+
+        From now on no claim makes more runs that it covers claimed or running than it has slots; those that are so
+        already go on. A slot is nothing but its run's lease: it is free when the run has ended, waits again, or was
+        found lost (see ``reap``). A run that is covered by several limits needs a slot of each. What waits for a
+        slot costs no claim anything, however much of it there is.
+        """
+
+    async def remove_limit(self, kind: str, name: str) -> None:
+        """Forget the limit, and poke waiting agents.
+
+        Raises NotFound: there is none.
+        """
 
     # Waking
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from flow_agent.labels import matches
-from flow_agent.model import AgentInfo, Reason, Registration, Run, State
+from flow_agent.model import AgentInfo, Limit, Reason, Registration, Run, State
 from flow_agent.ports import Leases
 
 ALIVE_WITHIN = 30.0
@@ -38,11 +38,13 @@ def explain(
     alive_within: float = ALIVE_WITHIN,
     here: str = "",
     leases: Leases | None = None,
+    limits: Sequence[Limit] = (),
 ) -> Explanation:
     """Why ``run`` is in its state at ``now`` (seconds since the epoch).
 
     ``waiting_ahead`` is the number of queued runs that come first, where known; ``here`` the name of this
-    machine, which every agent on it has as a label anyway; ``leases`` is how long claims hold, where known.
+    machine, which every agent on it has as a label anyway; ``leases`` is how long claims hold, where known;
+    ``limits`` are those of the queue.
     """
     known = list(agents)
     if run.state.terminal:
@@ -53,6 +55,8 @@ def explain(
     alive = [agent for agent in known if now - agent.seen_at <= alive_within]
     if run.state is State.SCHEDULED and run.due_at is not None and run.due_at > now:
         return Explanation(_due_later(run, now))
+    if full := next((each for each in limits if each.covers(run.flow, run.labels) and each.taken >= each.slots), None):
+        return _held_back(run, full)
     return _waits(run, registration, alive, known, now=now, ahead=waiting_ahead, here=here)
 
 
@@ -134,6 +138,16 @@ def _due_later(run: Run, now: float) -> str:
         return f"attempt {run.attempt} of run {run.id} ended ({run.reason}{detail}); the next one is due at {when}"
     detail = f" ({run.detail})" if run.detail else ""
     return f"run {run.id} is due at {when}{detail}"
+
+
+def _held_back(run: Run, limit: Limit) -> Explanation:
+    option = " --flow" if limit.kind == "flow" else ""
+    command = shlex.join(["flow-agent", "limits", "set", limit.name])
+    return Explanation(
+        f"run {run.id} waits for a slot: {limit.kind} {limit.name!r} is limited to {limit.slots} at a time,"
+        f" and {limit.taken} are taken",
+        f"wait, or change the limit: `{command} N{option}`; `flow-agent runs --state running` lists who has a slot",
+    )
 
 
 def _waits(

@@ -46,7 +46,7 @@ class TestHttpQueueOverSqlite(QueueContract):
     @pytest.fixture
     async def open_again(self, clock, tmp_path):
         tokens = Tokens(tmp_path / "tokens.json")
-        token, _ = tokens.create("all", ["submit", "register", "agent", "read"])
+        token, _ = tokens.create("all", ["admin"])
         async with (
             sqlite.open_queue(f"sqlite:{tmp_path}/home/queue.db", clock=clock) as behind,
             served(behind, Options(listen="127.0.0.1:0", tokens=tokens)) as url,

@@ -21,6 +21,8 @@ from flow_agent.server.gate import Bounds
 from flow_agent.server.serve import Options, served
 from flow_agent.server.tokens import Tokens
 from flow_agent.testing.queue_contract.common import SUCCEEDED, agent, lines, registration
+from servers.proxy import FaultProxy
+from servers.secret_services import certificate
 
 pytestmark = pytest.mark.anyio
 BOUNDS = Bounds(body=300_000, seconds=0.5)
@@ -295,3 +297,70 @@ async def test_without_tokens_it_listens_on_loopback_only():
         with pytest.raises(InvalidInput, match="may run code"):
             async with served(queue, Options(listen="0.0.0.0:0", tokens=None)):
                 pass
+
+
+@pytest.mark.parametrize("fault", [{"reset": True}, {"cut": 0}, {"cut": 60}, {"cut": 100}, {"lose": 1}], ids=str)
+async def test_a_connection_that_breaks_costs_a_repetition_and_nothing_else(service, fault):
+    admin = await service.client("admin")
+    await admin.register([registration()])
+    await admin.submit([Submission(flow="add")] * 3)
+    token, _ = service.tokens.create("x", ["agent"])
+
+    async def through(proxy: FaultProxy, call):
+        """The answer to a verb whose first answer gets lost on the way."""
+        for name, value in fault.items():
+            setattr(proxy, name, value)
+        with pytest.raises(QueueUnavailable):
+            await call()
+        proxy.reset, proxy.cut, proxy.lose = False, -1, 0
+        return await call()
+
+    with FaultProxy(int(service.url.rpartition(":")[2])) as proxy:
+        async with http.open_queue(proxy.url, options={"token": token}) as queue:
+            claims = await through(proxy, lambda: queue.claim(agent(), 2, "r1"))
+            assert len(claims) == 2
+            for claim in claims:
+                await through(proxy, lambda claim=claim: queue.started(claim, "ref"))
+                await through(proxy, lambda claim=claim: queue.append_logs(claim, lines(1, 2)))
+                await through(proxy, lambda claim=claim: queue.finish(claim, SUCCEEDED))
+    runs = await admin.runs()
+    assert sorted(run.state for run in runs) == ["queued", "succeeded", "succeeded"]
+    assert [line.seq for line in await admin.logs(claims[0].run.id)] == [1, 2]
+
+
+async def test_over_tls_only_a_server_with_a_certificate_that_is_trusted_gets_the_token(tmp_path):
+    trusted, key = certificate(tmp_path, "localhost")
+    tokens = Tokens(tmp_path / "tokens.json")
+    token, _ = tokens.create("x", ["read"])
+    options = Options(listen="127.0.0.1:0", tokens=tokens, certificate=trusted, key=key)
+    async with memory.open_queue("memory:") as queue, served(queue, options) as url:
+        named = url.replace("127.0.0.1", "localhost")
+        async with http.open_queue(named, options={"token": token, "ca": str(trusted)}) as client:
+            assert await client.agents() == []
+        async with http.open_queue(named, options={"token": token}) as client:
+            with pytest.raises(QueueError, match="not trusted") as caught:
+                await client.agents()
+            assert "FLOW_AGENT_QUEUE_CA" in (caught.value.hint or "")
+
+
+async def test_more_connections_than_allowed_are_asked_to_come_again():
+    async with (
+        memory.open_queue("memory:") as queue,
+        served(queue, Options(listen="127.0.0.1:0", tokens=None, connections=3)) as url,
+        http.open_queue(url) as client,
+        AsyncExitStack() as stack,
+    ):
+        host, _, port = url.removeprefix("http://").partition(":")
+        for _ in range(3):
+            await stack.enter_async_context(await anyio.connect_tcp(host, int(port)))
+        await anyio.sleep(0.1)
+        with pytest.raises(QueueUnavailable, match="503"):
+            await client.agents()
+        await stack.aclose()
+        with anyio.fail_after(10):
+            while True:
+                try:
+                    assert await client.agents() == []
+                    break
+                except QueueUnavailable:
+                    await anyio.sleep(0.05)

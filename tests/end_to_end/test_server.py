@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -30,13 +32,15 @@ def count(n: int = 3, pause: float = 0.0):
 class Served(Cli):
     """A home without a queue, and beside it a server with one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         super().__init__(folder / "client")
         self.folder.mkdir()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.there = Cli(folder)
+        self.there.env |= settings
+        self.env |= settings
         self.server: subprocess.Popen[bytes] | None = None
         scopes = [word for scope in ("submit", "register", "read") for word in ("--scope", scope)]
         self.token = self.there("tokens", "create", "team", *scopes).strip()
@@ -141,3 +145,63 @@ def test_a_server_that_is_killed_in_the_middle_costs_nothing_but_time(served):
         assert found == [f"line {n}" for n in range(30)]
         assert served.show(run)["attempt"] == 1
     assert "queue.back" in served.log()
+
+
+def test_tokens_are_made_listed_and_revoked(cli):
+    made = cli.json("tokens", "create", "build", "--scope", "agent", "--scope", "read", "--days", "2")
+    assert made["token"].startswith(f"fa_{made['id']}_")
+    (listed,) = cli.json("tokens", "list")
+    assert (listed["name"], listed["scopes"], listed["expired"]) == ("build", ["agent", "read"], False)
+    assert "token" not in listed
+    assert "is no name" in cli.error("tokens", "create", "Büld", "--scope", "agent", code=2)
+    assert "hint: the scopes are" in cli.error("tokens", "create", "x", "--scope", "everything", code=2)
+    cli("tokens", "revoke", listed["id"])
+    assert cli.json("tokens", "list") == []
+    assert "tokens list" in cli.error("tokens", "revoke", listed["id"], code=1)
+
+
+def test_what_cannot_be_served_is_told_before_anything_listens(cli):
+    assert "expected HOST:PORT" in cli.error("server", "--listen", "here", "--server-access", "open", code=2)
+    open_to_all = ("server", "--listen", "0.0.0.0:0", "--server-access", "open")
+    assert "may run code" in cli.error(*open_to_all, code=2)
+    assert "behind a server already" in cli.error("server", "--queue", "http://127.0.0.1:1", code=2)
+    missing = cli.run("server", "--listen", "127.0.0.1:0", "--server-certificate", "nothing.pem")
+    assert missing.returncode == 1
+    assert "nothing.pem cannot be used" in missing.stderr
+    assert "holds a login" in cli.error("flows", "--queue", "http://user:pw@127.0.0.1:1", code=2)
+
+
+@pytest.fixture
+def short_leases(monkeypatch):
+    for name, seconds in {
+        "LEASE__RUNNING": "5",
+        "LEASE__CLAIMED": "3",
+        "LEASE__HEARTBEAT": "1",
+        "STOP__GRACE": "1",
+    }.items():
+        monkeypatch.setenv(f"FLOW_AGENT_{name}", seconds)
+    return {name: value for name, value in os.environ.items() if name.startswith("FLOW_AGENT_")}
+
+
+def test_the_server_s_clock_ends_the_lease_of_an_agent_that_is_gone(tmp_path, short_leases):
+    with contextlib.closing(Served(tmp_path, short_leases)) as served:
+        served.write("flows.py", FLOW)
+        served("register", "flows.py")
+        agent = served.agent("--name", "one")
+        (lost,) = served.submit("count", "-p", "n=1", "-p", "pause=600")
+        served.until(lambda: served.state(lost) == "running")
+        agent.kill()
+        agent.wait()
+        served.agent("--name", "two")
+        (after,) = served.submit("count")
+        served.until(lambda: served.state(after) == "succeeded")
+        served.until(lambda: served.show(lost)["reason"] == "agent_lost")
+
+
+def test_an_agent_with_longer_leases_than_the_servers_is_told_what_to_set(tmp_path, short_leases):
+    with contextlib.closing(Served(tmp_path, short_leases)) as served:
+        for name in short_leases:
+            del served.env[name]
+        agent = served.agent()
+        assert agent.wait(20) == 2
+        assert "set lease.claimed to at most 3 and lease.running to at most 5" in served.log()

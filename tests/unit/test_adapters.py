@@ -50,7 +50,7 @@ def test_an_unknown_plugin_lists_what_is_there() -> None:
 
 
 def test_the_installed_names_of_a_group_are_known() -> None:
-    assert plugins.names("queues") == ["http", "https", "memory", "sqlite"]
+    assert plugins.names("queues") == ["http", "https", "memory", "postgresql", "sqlite"]
 
 
 def test_a_spool_is_private_and_removed_whatever_the_flow_did_to_it(tmp_path: Path) -> None:

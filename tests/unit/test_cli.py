@@ -111,7 +111,7 @@ def test_every_verb_has_help_with_an_example_or_a_sentence(run, verb):
 
     assert (code, err) == (0, "")
     assert out.startswith(f"Usage: flow-agent {verb} [OPTIONS]")
-    if verb not in ("secrets", "cache", "tokens"):  # groups: their verbs have the options
+    if verb not in ("secrets", "cache", "tokens", "limits"):  # groups: their verbs have the options
         assert "--queue URL" in out
         assert "FLOW_AGENT_HOME" in out
 

@@ -67,7 +67,7 @@ async def test_what_is_no_queue_url_is_refused_with_an_example(url):
 
 
 async def test_a_queue_that_nothing_opens_is_refused_with_what_is_there():
-    with pytest.raises(InvalidInput, match="installed: http, https, memory, sqlite"):
+    with pytest.raises(InvalidInput, match="installed: http, https, memory, postgresql, sqlite"):
         operations.open_queue("carrier-pigeon://loft".replace("-", ""))
 
 

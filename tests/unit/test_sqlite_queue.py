@@ -23,6 +23,7 @@ from flow_agent.model import AgentInfo, Outcome, Reason, Registration, State, Su
 from flow_agent.queues import rules
 from flow_agent.queues.queries import queries
 from flow_agent.queues.sqlite import connection, failures, migrate, open_queue, wake, writer
+from flow_agent.queues.sqlite.connection import Database
 from flow_agent.queues.sqlite.migrate import shipped
 
 pytestmark = pytest.mark.anyio
@@ -257,6 +258,14 @@ async def test_a_migration_that_was_changed_since_is_refused(url, path):
     with pytest.raises(QueueError, match="with other content"):
         async with open_queue(url):
             pass
+
+
+async def test_a_file_of_the_first_version_is_brought_up_to_date_with_what_is_in_it(url, path):
+    Database(path, {}, shipped()[:1]).create()
+    change(path, "insert into requirement_sets values (7, ?, '')", '["gpu"]')
+    assert await migrate(url) == [m.name for m in shipped()[1:]]
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        assert database.execute("select id, labels, flow from requirement_sets").fetchall() == [(7, '["gpu"]', "")]
 
 
 # Broken and foreign files

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from flow_agent.model import AgentInfo, Reason, Registration, Run, State
+from flow_agent.model import AgentInfo, Limit, Reason, Registration, Run, State
 from flow_agent.ports import Leases
 from flow_agent.why import Explanation, explain, span
 
@@ -214,3 +214,14 @@ def test_durations_read_well():
         "2 h 1 min",
         "2 days",
     ]
+
+
+def test_a_run_that_waits_for_a_slot_of_a_limit_says_which_and_how_to_change_it():
+    limit = Limit(kind="flow", name="nightly etl", slots=2, taken=2)
+    waiting = run(flow="nightly etl")
+
+    said = why(waiting, agent(), limits=[limit])
+
+    assert "flow 'nightly etl' is limited to 2 at a time, and 2 are taken" in said.sentence
+    assert "`flow-agent limits set 'nightly etl' N --flow`" in said.hint
+    assert "limited" not in why(waiting, agent(), limits=[replace(limit, taken=1)]).sentence

@@ -30,6 +30,7 @@ VERBS = {
     "retry": ("runs", "Run an ended run again, as a new one."),
     "flows": ("listings", "List registered flows."),
     "agents": ("listings", "List agents."),
+    "limits": ("limits", "How many runs of a flow or with a label may run at a time."),
     "secrets": ("secrets", "Keep secrets for this machine's agents."),
     "cache": ("cache", "What fetched flows are kept on this machine."),
     "doctor": ("doctor", "Check that home, queue, secrets and storages can be used."),

@@ -47,4 +47,5 @@ async def explained(queue: Queue, settings: Settings, run: Run) -> Explanation:
         alive_within=3 * settings.lease.heartbeat,
         here=socket.gethostname(),
         leases=settings.queue_arguments()["leases"],
+        limits=await queue.limits(),
     )

@@ -10,6 +10,7 @@ from flow_agent.model import (
     AgentInfo,
     Attempt,
     Claim,
+    Limit,
     LogLine,
     Outcome,
     Registration,
@@ -20,6 +21,7 @@ from flow_agent.model import (
     Waiting,
 )
 from flow_agent.ports import Clock, Leases
+from flow_agent.queues import limits as limiting
 from flow_agent.queues import verbs
 from flow_agent.queues.rules import Moment
 from flow_agent.queues.store import Store
@@ -33,6 +35,7 @@ class StoreQueue(ABC):
     def __init__(self, *, leases: Leases, clock: Clock) -> None:
         self._leases = leases
         self._clock = clock
+        self._limited = False
 
     @abstractmethod
     async def _read(self, operation: Callable[[Store], T], *, short: bool = False) -> T:
@@ -96,10 +99,13 @@ class StoreQueue(ABC):
 
     async def claim(self, agent: AgentInfo, limit: int, request_id: str) -> list[Claim]:
         """See ``Queue.claim``."""
+
+        def operation(store: Store) -> list[Claim]:
+            self._limited = bool(store.limits())
+            return verbs.claim(store, agent, limit, request_id, self._moment())
+
         # Before it is started, a claim that a power cut takes away is one that nobody won.
-        return await self._write(
-            lambda store: verbs.claim(store, agent, limit, request_id, self._moment()), lasting=False
-        )
+        return await self._write(operation, lasting=False)
 
     async def started(self, claim: Claim, ref: str, *, revision: str | None = None, scope: str = "") -> None:
         """See ``Queue.started``."""
@@ -113,9 +119,8 @@ class StoreQueue(ABC):
 
     async def finish(self, claim: Claim, outcome: Outcome, *, retry_in: float | None = None) -> Run:
         """See ``Queue.finish``."""
-        return await self._write(
-            lambda store: verbs.finish(store, claim, outcome, retry_in, self._moment()), poke=retry_in is not None
-        )
+        poke = retry_in is not None or self._limited  # a slot that is free again may be one for another agent
+        return await self._write(lambda store: verbs.finish(store, claim, outcome, retry_in, self._moment()), poke=poke)
 
     async def release(self, claim: Claim, *, delay: float = 0.0, detail: str = "") -> None:
         """See ``Queue.release``."""
@@ -156,6 +161,18 @@ class StoreQueue(ABC):
     async def agents(self) -> list[AgentInfo]:
         """See ``Queue.agents``."""
         return await self._read(lambda store: store.agents(self._clock.now() - verbs.REMEMBERED))
+
+    async def limits(self) -> list[Limit]:
+        """See ``Queue.limits``."""
+        return await self._read(limiting.limits)
+
+    async def set_limit(self, limit: Limit) -> None:
+        """See ``Queue.set_limit``."""
+        await self._write(lambda store: limiting.set_limit(store, limit), poke=True)
+
+    async def remove_limit(self, kind: str, name: str) -> None:
+        """See ``Queue.remove_limit``."""
+        await self._write(lambda store: limiting.remove_limit(store, kind, name), poke=True)
 
     async def waiting(self) -> list[Waiting]:
         """See ``Queue.waiting``."""

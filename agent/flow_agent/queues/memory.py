@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import TypeVar
 
 import anyio
@@ -22,6 +23,7 @@ from flow_agent.model import (
     AgentInfo,
     Attempt,
     Json,
+    Limit,
     LogLine,
     Outcome,
     Registration,
@@ -54,6 +56,7 @@ class MemoryStore:
         self._seen_lines: set[tuple[str, int, str, int]] = set()
         self._cursor = 0
         self._agents: dict[str, AgentInfo] = {}
+        self._limits: dict[tuple[str, str], Limit] = {}
 
     def newest(self, flow: str) -> Registration | None:
         versions = self._flows.get(flow)
@@ -103,11 +106,12 @@ class MemoryStore:
             stored = self._runs[run_id]
             self.save(replace(stored, run=replace(stored.run, state=State.QUEUED)))
 
-    def queued(self, agent: AgentInfo, limit: int) -> list[Stored]:
+    def queued(self, agent: AgentInfo, limit: int, admits: Callable[[Stored], bool]) -> list[Stored]:
         found = [
             s for s in self._runs.values() if s.run.state is State.QUEUED and matches(s.run.labels, s.asked, agent)
         ]
-        return sorted(found, key=lambda s: (-s.run.priority, s.run.id))[:limit]
+        found.sort(key=lambda s: (-s.run.priority, s.run.id))
+        return list(islice(filter(admits, found), limit))
 
     def expired(self, moment: Moment) -> list[Stored]:
         return [
@@ -133,6 +137,25 @@ class MemoryStore:
     def next_due(self) -> float | None:
         due = (s.run.due_at for s in self._runs.values() if s.run.state is State.SCHEDULED)
         return min((at for at in due if at is not None), default=None)
+
+    def limits(self) -> list[Limit]:
+        return [limit for _, limit in sorted(self._limits.items())]
+
+    def save_limit(self, limit: Limit) -> None:
+        self._limits[limit.kind, limit.name] = limit
+
+    def remove_limit(self, kind: str, name: str) -> bool:
+        return self._limits.pop((kind, name), None) is not None
+
+    def _covered(self, limit: Limit, *states: State) -> list[Stored]:
+        return [s for s in self._runs.values() if s.run.state in states and limit.covers(s.run.flow, s.run.labels)]
+
+    def taken(self, limit: Limit) -> int:
+        return len(self._covered(limit, State.CLAIMED, State.RUNNING))
+
+    def occupying(self, limit: Limit) -> list[Stored]:
+        found = self._covered(limit, State.QUEUED, State.CLAIMED, State.RUNNING)
+        return sorted(found, key=lambda s: s.run.id)
 
     def add_claim(self, run_id: str, number: int, agent_id: str, request_id: str) -> None:
         self._claims.setdefault((agent_id, request_id), []).append((run_id, number))

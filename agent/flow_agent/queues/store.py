@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
-from flow_agent.model import AgentInfo, Attempt, LogLine, Outcome, Registration, Run, State, Waiting
+from flow_agent.model import AgentInfo, Attempt, Limit, LogLine, Outcome, Registration, Run, State, Waiting
 from flow_agent.queues.rules import Moment, Stored
 
 
@@ -48,8 +48,12 @@ class Store(Protocol):
     def promote(self, now: float, limit: int) -> None:
         """Make scheduled runs that are due by ``now`` queued ones: the ``limit`` of them that are due longest."""
 
-    def queued(self, agent: AgentInfo, limit: int) -> list[Stored]:
-        """The first ``limit`` queued runs that ``agent`` may take, by priority and id."""
+    def queued(self, agent: AgentInfo, limit: int, admits: Callable[[Stored], bool]) -> list[Stored]:
+        """The first ``limit`` queued runs that ``agent`` may take and ``admits`` says yes to, by priority and id.
+
+        It is asked in that order. Of each requirement set, which names a flow that has a limit, only the first
+        ``limit`` are asked about: those behind them have the same limits.
+        """
 
     def expired(self, moment: Moment) -> list[Stored]:
         """Runs whose lease has ended, also those of another boot."""
@@ -65,6 +69,21 @@ class Store(Protocol):
 
     def next_due(self) -> float | None:
         """See ``Queue.next_due``."""
+
+    def limits(self) -> list[Limit]:
+        """The limits by kind and name, none of whose slots is taken, as it were."""
+
+    def save_limit(self, limit: Limit) -> None:
+        """Store a limit; runs of a flow that has one have requirement sets of their own from now on."""
+
+    def remove_limit(self, kind: str, name: str) -> bool:
+        """Forget a limit; whether it was there."""
+
+    def taken(self, limit: Limit) -> int:
+        """How many runs that the limit covers are claimed or running."""
+
+    def occupying(self, limit: Limit) -> list[Stored]:
+        """The claimed and running ones, and the first ``slots`` + 1 of each set that are queued, by id."""
 
     def add_claim(self, run_id: str, number: int, agent_id: str, request_id: str) -> None:
         """Remember that this request won this claim."""

@@ -22,6 +22,7 @@ from flow_agent.model import (
 )
 from flow_agent.queues import rules
 from flow_agent.queues.ids import new_id
+from flow_agent.queues.limits import Arrivals, Slots
 from flow_agent.queues.rules import Moment, Stored
 from flow_agent.queues.store import Store
 
@@ -67,6 +68,7 @@ def submit(store: Store, submissions: Sequence[Submission], moment: Moment) -> l
     """See ``Queue.submit``."""
     # All are looked up before the first is stored, for stores that cannot roll back.
     registrations = [registration_of(store, s.flow, s.version) for s in submissions]
+    arrivals = Arrivals(store, moment, lambda run_id: cancel(store, run_id, moment))
     runs = []
     for submission, registration in zip(submissions, registrations, strict=True):
         known = submission.key is not None and store.by_key(submission.flow, submission.key)
@@ -88,8 +90,9 @@ def submit(store: Store, submissions: Sequence[Submission], moment: Moment) -> l
             retry_of=submission.retry_of,
             key=submission.key,
         )
-        store.add_run(Stored(run=run, asked=run.launcher))
-        runs.append(run)
+        stored = arrivals.arrive(Stored(run=run, asked=run.launcher))
+        store.add_run(stored)
+        runs.append(stored.run)
     return runs
 
 
@@ -185,7 +188,7 @@ def claim(store: Store, agent: AgentInfo, limit: int, request_id: str, moment: M
     if repeated is not None:
         return repeated
     claims = []
-    for stored in store.queued(agent, limit) if limit > 0 else []:
+    for stored in store.queued(agent, limit, Slots(store).admits) if limit > 0 else []:
         won = rules.claimed(stored, agent, moment)
         store.save(won)
         store.add_claim(won.run.id, won.run.claim, agent.id, request_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flow_agent import wire
 from flow_agent.errors import InvalidInput
-from flow_agent.model import AgentInfo, Attempt, Claim, LogLine, Registration, Run, Verdict, Waiting
+from flow_agent.model import AgentInfo, Attempt, Claim, Limit, LogLine, Registration, Run, Verdict, Waiting
 from flow_agent.ports import Leases, Queue
 from flow_agent.server.callers import Caller, named, shown
 from flow_agent.server.news import News
@@ -120,6 +120,18 @@ class Service:
     async def waiting(self, _asked: wire.Nothing, _: Caller) -> list[Waiting]:
         """See ``Queue.waiting``."""
         return await self._queue.waiting()
+
+    async def limits(self, _asked: wire.Nothing, _: Caller) -> list[Limit]:
+        """See ``Queue.limits``."""
+        return await self._queue.limits()
+
+    async def set_limit(self, asked: wire.SetLimit, _: Caller) -> None:
+        """See ``Queue.set_limit``."""
+        await self._queue.set_limit(asked.limit)
+
+    async def remove_limit(self, asked: wire.RemoveLimit, _: Caller) -> None:
+        """See ``Queue.remove_limit``."""
+        await self._queue.remove_limit(asked.kind, asked.name)
 
     async def next_due(self, _asked: wire.Nothing, _: Caller) -> float | None:
         """See ``Queue.next_due``."""

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
         default_factory=lambda data: f"sqlite:{data.get('home', default_home())}/queue.db",
         min_length=1,
         repr=False,
-        description="URL of the queue; default: sqlite: and queue.db in the home.",
+        description="URL of the queue (sqlite:, postgresql:, https:, http:); default: queue.db in the home.",
     )
     queue_token: Annotated[str, Option(secret=True)] = Field(
         default="",

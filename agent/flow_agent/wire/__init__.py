@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flow_agent import errors
-from flow_agent.model import AgentInfo, Attempt, Claim, LogLine, Registration, Run, Waiting
+from flow_agent.model import AgentInfo, Attempt, Claim, Limit, LogLine, Registration, Run, Waiting
 from flow_agent.wire.codec import checked, decode, encode, parse
 from flow_agent.wire.messages import (
     AppendLogs,
@@ -28,8 +28,10 @@ from flow_agent.wire.messages import (
     Refusal,
     Register,
     Release,
+    RemoveLimit,
     Runs,
     Said,
+    SetLimit,
     Started,
     Submit,
     Take,
@@ -55,9 +57,11 @@ __all__ = [
     "Refusal",
     "Register",
     "Release",
+    "RemoveLimit",
     "Runs",
     "Said",
     "Scope",
+    "SetLimit",
     "Started",
     "Submit",
     "Take",
@@ -122,6 +126,14 @@ VERBS: Mapping[str, Verb] = {
         scopes=("read", "submit", "agent"),
         about="Queued runs by what they ask for",
     ),
+    "limits": Verb(
+        request=Nothing,
+        answer=list[Limit],
+        scopes=("read", "submit"),
+        about="Concurrency limits and what is taken of them",
+    ),
+    "set_limit": Verb(request=SetLimit, answer=None, scopes=("admin",), about="Set a concurrency limit"),
+    "remove_limit": Verb(request=RemoveLimit, answer=None, scopes=("admin",), about="Forget a concurrency limit"),
     "next_due": Verb(
         request=Nothing, answer=float | None, scopes=("read", "agent"), about="When the next scheduled run is due"
     ),

@@ -7,14 +7,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flow_agent.model import AgentInfo, LogLine, Outcome, Registration, State, Submission, Verdict
+from flow_agent.model import AgentInfo, Limit, LogLine, Outcome, Registration, State, Submission, Verdict
 from flow_agent.ports import Leases
 
 ITEMS = 10_000
 """Things in one request, and in one answer."""
 SUBMISSIONS = 100_000
 """Runs that may be asked for at once: they are one transaction, so that a client cannot make several of it."""
-Limit = Annotated[int, Field(ge=-1, le=ITEMS)]
+Most = Annotated[int, Field(ge=-1, le=ITEMS)]
 Number = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
@@ -58,7 +58,7 @@ class Runs:
 
     states: Annotated[list[State], Field(max_length=ITEMS)] = field(default_factory=list)
     flow: str | None = None
-    limit: Limit = 50
+    limit: Most = 50
     before: str | None = None
 
 
@@ -67,7 +67,7 @@ class Take:
     """See ``Queue.claim`` and ``Queue.take_over``. ``leases`` is how long the agent takes claims to hold."""
 
     agent: AgentInfo
-    limit: Limit
+    limit: Most
     request_id: str
     leases: Leases | None = None
 
@@ -150,7 +150,7 @@ class Logs:
 
     run_id: str
     after: Number = 0
-    limit: Limit = 1000
+    limit: Most = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +159,21 @@ class OneAgent:
 
     agent: AgentInfo
     leases: Leases | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetLimit:
+    """See ``Queue.set_limit``."""
+
+    limit: Limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveLimit:
+    """See ``Queue.remove_limit``."""
+
+    kind: str
+    name: str
 
 
 @dataclass(frozen=True, kw_only=True)

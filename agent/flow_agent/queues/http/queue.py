@@ -14,6 +14,7 @@ from flow_agent.model import (
     AgentInfo,
     Attempt,
     Claim,
+    Limit,
     LogLine,
     Outcome,
     Registration,
@@ -182,6 +183,19 @@ class HttpQueue:
         """See ``Queue.waiting``."""
         found: list[Waiting] = await self._ask("waiting", wire.Nothing())
         return found
+
+    async def limits(self) -> list[Limit]:
+        """See ``Queue.limits``."""
+        found: list[Limit] = await self._ask("limits", wire.Nothing())
+        return found
+
+    async def set_limit(self, limit: Limit) -> None:
+        """See ``Queue.set_limit``."""
+        await self._ask("set_limit", wire.SetLimit(limit=limit))
+
+    async def remove_limit(self, kind: str, name: str) -> None:
+        """See ``Queue.remove_limit``."""
+        await self._ask("remove_limit", wire.RemoveLimit(kind=kind, name=name))
 
     async def next_due(self) -> float | None:
         """See ``Queue.next_due``."""

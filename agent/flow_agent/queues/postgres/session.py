@@ -6,22 +6,23 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow
 
-from flow_agent.model import AgentInfo
+from flow_agent.model import AgentInfo, Limit, Run
 from flow_agent.queues.migrations import too_new_now
 from flow_agent.queues.postgres.connection import Connection, Database
 from flow_agent.queues.queries import queries
 from flow_agent.queues.rules import Moment, Stored
 from flow_agent.queues.tables.agents import Agents
-from flow_agent.queues.tables.claims import Claims
 from flow_agent.queues.tables.flows import Flows
+from flow_agent.queues.tables.limits import Limits
 from flow_agent.queues.tables.logs import Logs
 from flow_agent.queues.tables.rows import stored_run
 from flow_agent.queues.tables.statements import Statements
@@ -79,13 +80,15 @@ class PostgresStatements(Statements):
         return next(iter(rows[0].values())) if rows else None
 
 
-class Session(PostgresStatements, Flows, Claims, Logs, Agents):
+class Session(PostgresStatements, Flows, Limits, Logs, Agents):
     """A connection and what it may remember between transactions; ``writes``: what it reads is locked."""
 
     def __init__(self, connection: Connection, database: Database, *, writes: bool) -> None:
         super().__init__(connection)
         self._database, self._writes = database, writes
         self._lasting = True
+        self._counts = False
+        """Whether this transaction counts slots, and no other one."""
         self.began = 0.0
         """The server's time when the transaction began."""
 
@@ -96,7 +99,7 @@ class Session(PostgresStatements, Flows, Claims, Logs, Agents):
 
         Raises QueueTooNew: a newer program has migrated the database since it was opened.
         """
-        self._lasting = lasting
+        self._lasting, self._limited, self._counts = lasting, None, False
         cursor = self.connection.execute(f"begin; {'' if lasting else _HASTY} {_NOW}{_NEWEST}".encode())
         while cursor.nextset():
             pass
@@ -128,9 +131,14 @@ class Session(PostgresStatements, Flows, Claims, Logs, Agents):
 
     # What is locked
 
-    def _add_set(self, labels: str, launcher: str) -> int:
+    def _set_id(self, run: Run) -> int:
+        if self._limited is None:
+            self._run("limits_lock_shared")
+        return super()._set_id(run)
+
+    def _add_set(self, labels: str, launcher: str, flow: str) -> int:
         self._run("set_lock")  # somebody may just have added it, or another one with a smaller id
-        wanted = {"labels": labels, "launcher": launcher}
+        wanted = {"labels": labels, "launcher": launcher, "flow": flow}
         found: int = self._one("set_id", **wanted) or self._one("add_set", **wanted)
         return found
 
@@ -138,10 +146,16 @@ class Session(PostgresStatements, Flows, Claims, Logs, Agents):
         row = self._row("run_locked" if self._writes else "run", id=run_id)
         return stored_run(row) if row else None
 
-    def queued(self, agent: AgentInfo, limit: int) -> list[Stored]:
+    def queued(self, agent: AgentInfo, limit: int, admits: Callable[[Stored], bool]) -> list[Stored]:
         sets = self.served_sets(agent)
-        ids = [row["id"] for row in self._rows("claim_candidates", sets=sets, limit=limit * AHEAD)] if sets else []
-        return self._locked("claim_locked", ids, limit=limit)
+        if not sets:
+            return []
+        # Where there are limits, nobody else claims now (see ``limits``).
+        ahead = limit if self._counts else limit * AHEAD
+        rows = self._rows("claim_heads", sets=sets, limit=ahead, most=None if self._counts else ahead)
+        wanted = [row["id"] for row in rows]
+        found = self._locked("claim_locked", wanted, limit=len(wanted) if self._counts else limit)
+        return list(islice(filter(admits, found), limit))
 
     def expired(self, moment: Moment) -> list[Stored]:
         bounds = {"boot": moment.boot, "monotonic": moment.monotonic}
@@ -156,6 +170,22 @@ class Session(PostgresStatements, Flows, Claims, Logs, Agents):
             rows = self._rows("orphaned", launcher=launcher, scope=scope, limit=limit - len(found))
             found += [stored_run(row) for row in rows]
         return found
+
+    def limits(self) -> list[Limit]:
+        found = super().limits()
+        if found and self._writes:
+            self._run("limits_lock")  # what others have taken is counted when they have committed
+            self._counts = True
+            found = super().limits()
+        return found
+
+    def save_limit(self, limit: Limit) -> None:
+        self._run("limits_lock")
+        super().save_limit(limit)
+
+    def remove_limit(self, kind: str, name: str) -> bool:
+        self._run("limits_lock")
+        return super().remove_limit(kind, name)
 
     def _locked(self, name: str, ids: list[str], **parameters: Any) -> list[Stored]:
         return [stored_run(row) for row in self._rows(name, ids=ids, **parameters)] if ids else []

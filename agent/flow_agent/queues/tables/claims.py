@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 
 from flow_agent.model import AgentInfo, Attempt, Outcome, Waiting
 from flow_agent.queues.rules import Moment, Stored
@@ -24,12 +26,13 @@ class Claims(Runs):
     def promote(self, now: float, limit: int) -> None:
         self._run("promote", now=now, limit=limit)
 
-    def queued(self, agent: AgentInfo, limit: int) -> list[Stored]:
+    def queued(self, agent: AgentInfo, limit: int, admits: Callable[[Stored], bool]) -> list[Stored]:
         heads: list[Row] = []
         for number in self.served_sets(agent):
             heads += self._rows("claim_candidates", requirement_set=number, limit=limit)
         heads.sort(key=lambda row: (-row["priority"], row["id"]))
-        return self._stored(heads[:limit])
+        candidates = (stored for row in heads if (stored := self.run(row["id"])) is not None)
+        return list(islice(filter(admits, candidates), limit))
 
     def expired(self, moment: Moment) -> list[Stored]:
         return self._stored(self._rows("expired", boot=moment.boot, monotonic=moment.monotonic))
@@ -44,9 +47,12 @@ class Claims(Runs):
         return self._stored(rows[:limit])
 
     def waiting(self) -> list[Waiting]:
+        counts: Counter[tuple[str, str]] = Counter()
+        for row in self._rows("waiting"):
+            counts[row["labels"], row["launcher"]] += row["queued"]
         return [
-            Waiting(labels=frozenset(json.loads(row["labels"])), launcher=row["launcher"] or None, queued=row["queued"])
-            for row in self._rows("waiting")
+            Waiting(labels=frozenset(json.loads(labels)), launcher=launcher or None, queued=queued)
+            for (labels, launcher), queued in counts.items()
         ]
 
     def next_due(self) -> float | None:

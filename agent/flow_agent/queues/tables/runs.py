@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from flow_agent.labels import matches
 from flow_agent.model import AgentInfo, Run, State
@@ -17,6 +18,16 @@ _AFTER_ALL = "{"
 """Greater than every id."""
 
 
+@dataclass(frozen=True, slots=True)
+class RequirementSet:
+    """What some runs ask for; ``flow`` is theirs if it has a limit of its own, else empty."""
+
+    id: int
+    labels: frozenset[str]
+    launcher: str | None
+    flow: str
+
+
 class Runs(Statements):
     """The part of a store that keeps runs."""
 
@@ -26,37 +37,49 @@ class Runs(Statements):
 
     def forget(self) -> None:
         super().forget()
-        self._sets: list[tuple[int, frozenset[str], str | None]] = []
-        self._set_ids: dict[tuple[str, str], int] = {}
+        self._sets: list[RequirementSet] = []
+        self._set_ids: dict[tuple[str, str, str], int] = {}
+        self._limited: frozenset[str] | None = None
         self._served: dict[str, tuple[object, int, list[int]]] = {}
 
     # Requirement sets
 
     def _set_id(self, run: Run) -> int:
-        wanted = (label_text(run.labels), run.launcher or "")
+        if self._limited is None:
+            self._limited = frozenset(row["name"] for row in self._rows("limits") if row["kind"] == "flow")
+        flow = run.flow if run.flow in self._limited else ""
+        return self._set_of(label_text(run.labels), run.launcher or "", flow)
+
+    def _set_of(self, labels: str, launcher: str, flow: str) -> int:
+        wanted = (labels, launcher, flow)
         found = self._set_ids.get(wanted)
         if found is None:
-            labels, launcher = wanted
-            found = self._one("set_id", labels=labels, launcher=launcher)
-            found = found or self._add_set(labels, launcher)
+            found = self._one("set_id", labels=labels, launcher=launcher, flow=flow)
+            found = found or self._add_set(labels, launcher, flow)
             self._set_ids[wanted] = found
         return found
 
-    def _add_set(self, labels: str, launcher: str) -> int:
-        number: int = self._one("add_set", labels=labels, launcher=launcher)
+    def _add_set(self, labels: str, launcher: str, flow: str) -> int:
+        number: int = self._one("add_set", labels=labels, launcher=launcher, flow=flow)
         return number
+
+    def known_sets(self) -> list[RequirementSet]:
+        """All requirement sets; only those that are new are read."""
+        last = self._sets[-1].id if self._sets else 0
+        for row in self._rows("sets_after", after=last):
+            labels = frozenset(json.loads(row["labels"]))
+            self._sets.append(RequirementSet(row["id"], labels, row["launcher"] or None, row["flow"]))
+        return self._sets
 
     def served_sets(self, agent: AgentInfo) -> list[int]:
         """The ids of the requirement sets that ``agent`` may take; only those that are new are looked at."""
-        last = self._sets[-1][0] if self._sets else 0
-        for row in self._rows("sets_after", after=last):
-            self._sets.append((row["id"], frozenset(json.loads(row["labels"])), row["launcher"] or None))
+        sets = self.known_sets()
         able = (agent.labels, frozenset(agent.launchers), agent.only_labelled)
         known, looked_at, served = self._served.get(agent.id, (None, 0, []))
         if known != able:
             looked_at, served = 0, []
-        served += [number for number, labels, launcher in self._sets[looked_at:] if matches(labels, launcher, agent)]
-        self._served[agent.id] = (able, len(self._sets), served)
+        served += [each.id for each in sets[looked_at:] if matches(each.labels, each.launcher, agent)]
+        self._served[agent.id] = (able, len(sets), served)
         return served
 
     # Runs

@@ -22,11 +22,11 @@ insert into flows (name, version, registration) values (%(flow)s, %(version)s, %
 
 -- name: sets_after
 -- The requirement sets that were added since the last look.
-select id, labels, launcher from requirement_sets where id > %(after)s order by id;
+select id, labels, launcher, flow from requirement_sets where id > %(after)s order by id;
 
 -- name: set_id
 -- The id of a requirement set that may be there.
-select id from requirement_sets where labels = %(labels)s and launcher = %(launcher)s;
+select id from requirement_sets where labels = %(labels)s and launcher = %(launcher)s and flow = %(flow)s;
 
 -- name: set_lock
 -- One at a time may add a requirement set, so that their ids are seen in their order.
@@ -34,7 +34,7 @@ select pg_advisory_xact_lock(hashtextextended(current_schema() || '.requirement_
 
 -- name: add_set
 -- A requirement set that no run had before.
-insert into requirement_sets (labels, launcher) values (%(labels)s, %(launcher)s) returning id;
+insert into requirement_sets (labels, launcher, flow) values (%(labels)s, %(launcher)s, %(flow)s) returning id;
 
 -- name: run
 -- One run with what it asks for.
@@ -110,14 +110,21 @@ update runs set state = 'queued' where serial in (
 );
 
 -- name: claim_candidates
+-- The head of one requirement set: one seek, and no more rows than are asked for.
+select priority, id from runs
+where state = 'queued' and requirement_set = %(requirement_set)s
+order by priority desc, id limit %(limit)s;
+
+-- name: claim_heads
 -- The heads of the requirement sets: one seek for each, and more than are asked for, since others may hold some.
+-- Where limits hold runs back, all heads are wanted, whatever stands before them.
 select heads.id from unnest(%(sets)s::bigint[]) as wanted (id)
 cross join lateral (
     select id, priority from runs
     where state = 'queued' and requirement_set = wanted.id
     order by priority desc, id limit %(limit)s
 ) as heads
-order by heads.priority desc, heads.id limit %(limit)s;
+order by heads.priority desc, heads.id limit %(most)s;
 
 -- name: claim_locked
 -- Those of them that nobody else is about to take.
@@ -237,3 +244,42 @@ on conflict (id) do update set seen_at = excluded.seen_at, agent = excluded.agen
 -- name: remove_agent
 -- An agent that is gone.
 delete from agents where id = %(id)s;
+
+-- name: limits
+-- All limits.
+select kind, name, slots, when_full from limits order by kind, name;
+
+-- name: limits_lock
+-- Who counts slots, or changes what is counted, does so alone.
+select pg_advisory_xact_lock(hashtextextended(current_schema() || '.limits', 7093));
+
+-- name: limits_lock_shared
+-- Whoever adds runs keeps limits from changing meanwhile.
+select pg_advisory_xact_lock_shared(hashtextextended(current_schema() || '.limits', 7093));
+
+-- name: save_limit
+-- A limit as it is to be.
+insert into limits (kind, name, slots, when_full) values (%(kind)s, %(named)s, %(slots)s, %(when_full)s)
+on conflict (kind, name) do update set slots = excluded.slots, when_full = excluded.when_full;
+
+-- name: remove_limit
+-- A limit that is not wanted any more.
+delete from limits where kind = %(kind)s and name = %(named)s returning name;
+
+-- name: sets_of_flow
+-- The sets of runs of a flow that have not ended, and are not told apart by flow yet; reads that flow's runs once.
+select distinct s.id, s.labels, s.launcher from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.flow = %(flow)s and s.flow = '' and runs.state in ('scheduled', 'queued', 'claimed', 'running');
+
+-- name: move_runs
+-- Runs of a flow that has a limit from now on belong to sets of its own.
+update runs set requirement_set = %(new)s
+where flow = %(flow)s and requirement_set = %(old)s and state in ('scheduled', 'queued', 'claimed', 'running');
+
+-- name: count_taken
+-- How many runs of one set have a slot: they are few, and have an index of their own.
+select count(*) from runs where requirement_set = %(requirement_set)s and state in ('claimed', 'running');
+
+-- name: taken
+-- Which ones.
+select id from runs where requirement_set = %(requirement_set)s and state in ('claimed', 'running');

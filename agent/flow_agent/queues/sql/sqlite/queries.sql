@@ -22,15 +22,15 @@ insert into flows (name, version, registration) values (:flow, :version, :regist
 
 -- name: sets_after
 -- The requirement sets that were added since the last look.
-select id, labels, launcher from requirement_sets where id > :after order by id;
+select id, labels, launcher, flow from requirement_sets where id > :after order by id;
 
 -- name: set_id
 -- The id of a requirement set that may be there.
-select id from requirement_sets where labels = :labels and launcher = :launcher;
+select id from requirement_sets where labels = :labels and launcher = :launcher and flow = :flow;
 
 -- name: add_set
 -- A requirement set that no run had before.
-insert into requirement_sets (labels, launcher) values (:labels, :launcher) returning id;
+insert into requirement_sets (labels, launcher, flow) values (:labels, :launcher, :flow) returning id;
 
 -- name: run
 -- One run with what it asks for.
@@ -195,3 +195,34 @@ on conflict (id) do update set seen_at = excluded.seen_at, agent = excluded.agen
 -- name: remove_agent
 -- An agent that is gone.
 delete from agents where id = :id;
+
+-- name: limits
+-- All limits.
+select kind, name, slots, when_full from limits order by kind, name;
+
+-- name: save_limit
+-- A limit as it is to be.
+insert into limits (kind, name, slots, when_full) values (:kind, :named, :slots, :when_full)
+on conflict (kind, name) do update set slots = excluded.slots, when_full = excluded.when_full;
+
+-- name: remove_limit
+-- A limit that is not wanted any more.
+delete from limits where kind = :kind and name = :named returning name;
+
+-- name: sets_of_flow
+-- The sets of runs of a flow that have not ended, and are not told apart by flow yet; reads that flow's runs once.
+select distinct s.id, s.labels, s.launcher from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.flow = :flow and s.flow = '' and runs.state in ('scheduled', 'queued', 'claimed', 'running');
+
+-- name: move_runs
+-- Runs of a flow that has a limit from now on belong to sets of its own.
+update runs set requirement_set = :new
+where flow = :flow and requirement_set = :old and state in ('scheduled', 'queued', 'claimed', 'running');
+
+-- name: count_taken
+-- How many runs of one set have a slot: they are few, and have an index of their own.
+select count(*) from runs indexed by runs_taken where requirement_set = :requirement_set and state in ('claimed', 'running');
+
+-- name: taken
+-- Which ones.
+select id from runs indexed by runs_taken where requirement_set = :requirement_set and state in ('claimed', 'running');

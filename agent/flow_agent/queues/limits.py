@@ -1,0 +1,83 @@
+"""Concurrency limits: who gets a slot, and what becomes of a run that is submitted when there is none.
+
+A slot is a run that is claimed or running: it is counted, never given or taken back, so that none can leak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from flow_agent.errors import NotFound
+from flow_agent.labels import checked
+from flow_agent.model import Full, Limit, State
+from flow_agent.queues import rules
+from flow_agent.queues.rules import Moment, Stored
+from flow_agent.queues.store import Store
+
+MOST_SLOTS = 1_000_000
+
+
+def limits(store: Store) -> list[Limit]:
+    """See ``Queue.limits``."""
+    return [replace(limit, taken=store.taken(limit)) for limit in store.limits()]
+
+
+def set_limit(store: Store, limit: Limit) -> None:
+    """See ``Queue.set_limit``."""
+    if limit.kind not in ("flow", "label") or not 0 <= limit.slots <= MOST_SLOTS:
+        raise ValueError(f"a limit of {limit.slots} slots for {limit.kind} cannot be: expected 0 to {MOST_SLOTS}")
+    if limit.kind == "label":
+        checked([limit.name])
+    store.save_limit(replace(limit, taken=0))
+
+
+def remove_limit(store: Store, kind: str, name: str) -> None:
+    """See ``Queue.remove_limit``."""
+    if not store.remove_limit(kind, name):
+        raise NotFound(f"{kind} {name!r} has no limit", hint="`flow-agent limits list` shows them")
+
+
+class Slots:
+    """The free slots during one claim."""
+
+    def __init__(self, store: Store) -> None:
+        self._limits = store.limits()
+        self._free = [limit.slots - store.taken(limit) for limit in self._limits]
+
+    def admits(self, stored: Stored) -> bool:
+        """Take a slot of each limit that covers the run, if each has one; whether it had."""
+        run = stored.run
+        covering = [n for n, limit in enumerate(self._limits) if limit.covers(run.flow, run.labels)]
+        if any(self._free[n] <= 0 for n in covering):
+            return False
+        for n in covering:
+            self._free[n] -= 1
+        return True
+
+
+class Arrivals:
+    """What full limits do with the runs that one call submits; ``cancel`` cancels a run that waits or runs."""
+
+    def __init__(self, store: Store, moment: Moment, cancel: Callable[[str], object]) -> None:
+        self._store, self._moment, self._cancel = store, moment, cancel
+        self._limits = [limit for limit in store.limits() if limit.when_full is not Full.QUEUE]
+
+    def arrive(self, stored: Stored) -> Stored:
+        """The new run as it is to be stored."""
+        run = stored.run
+        if run.state is not State.QUEUED:
+            return stored
+        covering = [(limit, self._in_the_way(limit)) for limit in self._limits if limit.covers(run.flow, run.labels)]
+        for limit, others in covering:
+            if limit.when_full is Full.SKIP and len(others) >= limit.slots:
+                detail = f"skipped: the limit of {limit.kind} {limit.name!r}, {limit.slots}, was full"
+                return rules.cancelled(stored, self._moment, detail)
+        for limit, others in covering:
+            if limit.when_full is Full.REPLACE:
+                for other in others[: max(0, len(others) + 1 - max(1, limit.slots))]:
+                    self._cancel(other.run.id)
+        return stored
+
+    def _in_the_way(self, limit: Limit) -> list[Stored]:
+        return [other for other in self._store.occupying(limit) if not other.run.cancel_requested]
