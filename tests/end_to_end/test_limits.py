@@ -19,21 +19,21 @@ def guarded(folder: str, pause: float = 0.15):
 """
 
 
-def test_two_agents_together_never_run_more_than_the_limit(cli):
+def test_agents_together_never_run_more_than_the_limit(cli):
     cli.write("flows.py", FLOW)
     busy = cli.folder / "busy"
     busy.mkdir()
     cli("register", "flows.py")
     cli("limits", "set", "guarded", "2", "--flow")
     runs = cli.submit("guarded", "-p", f"folder={busy}", "--count", "16")
-    for name in ("one", "two"):
-        cli.start("--name", name, "--limit", "4")
+    for name in ("one", "two", "three"):
+        cli.start("--name", name, "--limit", "1")
     cli.until(lambda: all(run["state"] == "succeeded" for run in cli.json("runs")), seconds=60)
 
     seen = [int(cli("result", run)) for run in runs]
     assert max(seen) == 2
     assert cli.json("limits", "list")[0]["taken"] == 0
-    assert len({run["agent"] for run in cli.json("runs")}) == 2
+    assert len({run["agent"] for run in cli.json("runs")}) >= 2
 
 
 def test_a_killed_agent_leaks_no_slot(cli):
