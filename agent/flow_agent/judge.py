@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from flow_agent.model import RETRIED, Claim, Ending, Outcome, Reason, State
+from flow_agent.model import MORE_CALLS, RETRIED, Claim, Ending, Outcome, Reason, State
 
 RECEIPT_REASONS = {
     Reason.RAISED,
@@ -39,7 +39,12 @@ def judge(ending: Ending, why: Reason | None, timeout: float | None) -> Outcome:
         return _failed(Reason.AGENT_LOST, text, code)
     if ending.memory is not None:
         return _failed(Reason.OUT_OF_MEMORY, ending.memory + _last_lines(ending.tail), code)
-    if ending.ended_by == "stop":
+    if ending.ended_by == "timeout":
+        return _stopped(Reason.TIMED_OUT, timeout, ending.tail, code)
+    if ending.ended_by == "keeper" and why is None:
+        text = "its keeper was told to end (SIGTERM), by somebody other than its agent"
+        return _failed(Reason.KILLED, text + _last_lines(ending.tail), code)
+    if ending.ended_by in {"stop", "keeper"}:
         return _stopped(why or Reason.AGENT_STOPPING, timeout, ending.tail, code)
     receipt = ending.receipt
     if receipt is not None and not receipt.get("ok") and receipt.get("reason") in RECEIPT_REASONS:
@@ -50,7 +55,7 @@ def judge(ending: Ending, why: Reason | None, timeout: float | None) -> Outcome:
     if ending.cpu is not None:
         return _failed(Reason.TIMED_OUT, ending.cpu + _last_lines(ending.tail), code)
     if ending.signal is not None:
-        return _failed(Reason.KILLED, _killed(ending.signal) + _last_lines(ending.tail), code)
+        return _failed(Reason.KILLED, _killed(ending.signal, ending.tail) + _last_lines(ending.tail), code)
     if ending.code != 0:
         text = f"exited with code {ending.code}{' after the flow had returned' if receipt else ''}"
         return _failed(Reason.EXITED, text + _last_lines(ending.tail), code)
@@ -78,12 +83,16 @@ def _stopped(why: Reason, timeout: float | None, tail: str, code: int | None) ->
     return _failed(why, "the agent was told to stop at once", code)
 
 
-def _killed(number: int) -> str:
+def _killed(number: int, tail: str) -> str:
     try:
         name = signal.Signals(number).name
     except ValueError:
         name = f"signal {number}"
-    return f"killed by {name}" + (", perhaps out of memory" if number == signal.SIGKILL else "")
+    if number == signal.SIGKILL:
+        return f"killed by {name}, perhaps out of memory"
+    if number in {signal.SIGSEGV, signal.SIGBUS} and f"\n{MORE_CALLS}" in tail:
+        return f"killed by {name}, at least a hundred calls deep: perhaps its stack overflowed"
+    return f"killed by {name}"
 
 
 def _last_lines(tail: str) -> str:

@@ -343,7 +343,8 @@ class LaunchSpec:
 
     ``payload`` is ``{"kind": "pickle", "path": ...}``, ``{"kind": "script", "root": ..., "path": ...}`` or
     ``{"kind": "module", ...}``, paths relative to ``folder``, the attempt's spool. ``deadline`` is the time of
-    ``time.monotonic()`` by which nothing of it may run any more; ``Launcher.extend`` moves it on.
+    ``time.monotonic()`` by which nothing of it may run any more; ``Launcher.extend`` moves it on. ``timeout`` is how
+    many seconds user code may take: who can holds it while no agent lives, too.
     """
 
     run_id: str
@@ -365,6 +366,11 @@ class LaunchSpec:
     memory_limit: int | None = None
     cpu_time_limit: float | None = None
     nice: int | None = None
+    timeout: float | None = None
+
+
+MORE_CALLS = "  ..."
+"""Stands below the report of a crash in ``Ending.tail`` if that told as many calls as it can: the stack was deep."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,7 +382,7 @@ class Ending:
     ``result`` is the file that holds the return value. ``tail`` are the last lines of output. ``lost`` says that
     nobody saw the end. ``at`` is when it came, if that is known: seconds since the epoch, by the clock of where it
     ran. ``memory`` is what shows that memory ran out, ``cpu`` that CPU time did. ``ended_by`` is ``stop``,
-    ``deadline`` or ``memory`` if we ended it.
+    ``deadline``, ``timeout`` or ``memory`` if we ended it, ``keeper`` if somebody else had its keeper end.
     """
 
     code: int | None = None

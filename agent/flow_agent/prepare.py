@@ -137,6 +137,7 @@ async def spec(
         memory_limit=config.get("memory_limit"),
         cpu_time_limit=config.get("cpu_time_limit"),
         nice=config.get("nice"),
+        timeout=registration.timeout,
     )
 
 
