@@ -73,10 +73,7 @@ class Attempts:
         attempt = await self(function, **options)
         ending = await attempt.end()
         if ending.result is None:
-            assert ending.receipt is not None and ending.receipt.get("result") == {"inline": None}, (
-                ending,
-                attempt.texts,
-            )
+            assert (ending.receipt or {}).get("result") == {"inline": None}, (ending, attempt.texts)
             found = None
         else:
             found = json.loads(Path(ending.result).read_text())

@@ -26,7 +26,7 @@ from flow_agent.launchers import linux
 from flow_agent.launchers.evidence import Evidence
 from flow_agent.launchers.journal import Journal
 from flow_agent.launchers.lines import Lines
-from flow_agent.launchers.record import Record
+from flow_agent.launchers.record import Record, make_room
 from flow_agent.redact import Redactor
 
 TYPE_CHECKING = False  # typing itself costs every keeper some 10 ms
@@ -41,26 +41,8 @@ CONTROL, KEEPER = "control", "keeper.json"
 CHUNK = 65536
 LAST_SECOND = 1.0
 """Seconds before the deadline at which we stop asking and kill."""
-LITTLE_ROOM = 16_000_000
-"""Bytes on the disk; the queue needs some of them, and other attempts."""
 DRAIN = 2.0
 """Seconds for which we read on when all is dead but somebody outside still holds the output pipe."""
-
-
-def make_room(folder: str) -> None:
-    """Where the disk is as good as full, delete what an ended attempt had to work with: nobody needs it any more.
-
-    It may be just what fills the disk, so that its end could not be told for want of room.
-    """
-    disk = os.statvfs(folder)
-    if disk.f_bavail * disk.f_frsize > LITTLE_ROOM:
-        return
-    import shutil
-
-    with os.scandir(folder) as found:
-        for each in found:
-            if each.is_dir(follow_symlinks=False):  # all that tells of the attempt are files
-                shutil.rmtree(each.path, ignore_errors=True)
 
 
 class Keep:
