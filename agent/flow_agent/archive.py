@@ -1,4 +1,4 @@
-"""The runner as one file, for interpreters without this flow-agent and for images: author's side, runner, cloudpickle."""
+"""The runner as one file, for images and interpreters without this flow-agent: author's side, runner, cloudpickle."""
 
 from __future__ import annotations
 

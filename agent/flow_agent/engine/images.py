@@ -114,7 +114,7 @@ def push(engine: Engine, image: str, access: Access, progress: Progress) -> str:
 
 
 def build(
-    engine: Engine, context: IO[bytes], image: str, dockerfile: str, options: Mapping[str, Any], progress: Progress
+    engine: Engine, context: IO[bytes], image: str, *, dockerfile: str, options: Mapping[str, Any], progress: Progress
 ) -> str:
     """Build the archive ``context``, in which ``dockerfile`` lies, as ``image``; gives its id.
 
@@ -177,7 +177,7 @@ def _short(line: str) -> str:
 
 
 def remove(engine: Engine, image: str, *, prune: bool = False) -> None:
-    """Forget ``image``, a name with a tag; what other images are made of stays, and without ``prune`` its layers do too.
+    """Forget ``image``, a name with a tag; what others are made of stays, and without ``prune`` its layers do too.
 
     Raises EngineError. One that is not there, or that a container uses, is fine.
     """
@@ -247,13 +247,11 @@ def _heard(
         if error.away or error.status is None:
             raise
         # The engine answers 500 for nearly all that a registry says.
-        said = str(error).removeprefix(f"{what}: ")
-        raise registries.refused(what, said, image, secret=access.named(image)) from error
+        words_of_it = str(error).removeprefix(f"{what}: ")
+        raise registries.refused(what, words_of_it, image, secret=access.named(image)) from error
 
 
-def _answers(
-    engine: Engine, what: str, ask: Callable[[], Iterable[Mapping[str, Any]]]
-) -> Iterator[Mapping[str, Any]]:
+def _answers(engine: Engine, what: str, ask: Callable[[], Iterable[Mapping[str, Any]]]) -> Iterator[Mapping[str, Any]]:
     stream = iter(engine.ask(what, ask))
     while (said := engine.ask(what, lambda: next(stream, None))) is not None:
         yield said

@@ -139,10 +139,24 @@ class Docker(Storage):
         self,
         registration: Registration,
         into: Path,  # noqa: ARG002 - the port's signature; the engine that runs the image pulls it
-        secrets: SecretResolver,
+        secrets: SecretResolver,  # noqa: ARG002 - as above
         known: str | None = None,  # noqa: ARG002 - as above
     ) -> Fetched:
         """See :meth:`flow_agent.ports.Storage.fetch`: names the image, and where the flow lies in it."""
-        from flow_agent.storages import image_find
+        from flow_agent.ports import Fetched
+        from flow_agent.storages.payload import digest_of_text
 
-        return await image_find.found(self, registration, secrets)
+        location = registration.location
+        pinned = registration.digest is not None
+        image = location["image"] if pinned else location["name"]
+        payload = {
+            "kind": "image",
+            "image": image,
+            "inside": location["inside"],
+            # What its name means may have changed since it was pulled.
+            "moves": not pinned,
+            "pushed": location["pushed"],
+            "registry_secret": self.registry_secret,
+        }
+        digest = location["digest"].partition(":")[2] if pinned else digest_of_text(image)
+        return Fetched(payload=payload, revision=image, digest=digest)
