@@ -9,28 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from flow_agent.checks import secret_names, texts
-
-_CREDENTIAL_WORDS = {
-    *("TOKEN", "TOKENS", "PASSWORD", "PASSWD", "PASSPHRASE", "PWD", "SECRET", "SECRETS"),
-    *("KEY", "KEYS", "APIKEY", "CREDENTIAL", "CREDENTIALS"),
-}
-_HARMLESS_ENDS = {"FILE", "PATH", "DIR", "NAME", "URL", "TYPE", "SIZE"}
-"""A variable that says where a credential lies is none itself."""
-
-_CREDENTIAL_VALUES = re.compile(
-    r"(?:AKIA|ASIA)[0-9A-Z]{16}"
-    r"|gh[opsur]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[abeprs]-[\w-]{10,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY|AccountKey=|SharedAccessSignature="
-    r"|\w://[^/\s:@]*:[^/\s@]+@"
-)
-
-
-def _looks_like_a_credential(name: str, value: str) -> bool:
-    words = name.upper().split("_")
-    named = bool(_CREDENTIAL_WORDS.intersection(words)) and words[-1] not in _HARMLESS_ENDS
-    return (named and len(value) >= 6) or _CREDENTIAL_VALUES.search(value) is not None
-
+from flow_agent.checks import credential_like, secret_names, texts
 
 SMALLEST_MEMORY = 32 * 2**20
 """Bytes below which a Python interpreter does not start."""
@@ -88,7 +67,7 @@ class RunConfig:
             raise TypeError(f"{kind}: env[{name!r}] is of type {type(value).__name__}, expected text or Secret(...)")
         if "\0" in value:
             raise ValueError(f"{kind}: env[{name!r}] holds a NUL character, which no environment variable can")
-        if _looks_like_a_credential(name, value):
+        if credential_like(name, value):
             warnings.warn(
                 f"{kind}: env[{name!r}] looks like a credential and would be kept in the queue as it is;"
                 f" write Secret({name!r}) in its place",

@@ -1,4 +1,4 @@
-"""The runner as one file, for interpreters without this flow-agent: author's side, runner, zygote, cloudpickle."""
+"""The runner as one file, for interpreters without this flow-agent and for images: author's side, runner, cloudpickle."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ MAIN = """import sys
 if sys.argv[1] == "zygote":
     from flow_agent.launchers.zygote import main
     main(*sys.argv[2:])
+elif sys.argv[1] == "image":
+    from flow_agent.runner.image import main
+    sys.exit(main(sys.argv[2:]))
 else:
     from flow_agent.runner.main import main
     if sys.argv[1] != "check":
@@ -49,7 +52,8 @@ def runner_archive(folder: Path) -> Path:
     staged = folder / f"{path.name}.{uuid.uuid4().hex}.tmp"  # two attempts may make it at one time
     with zipfile.ZipFile(staged, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
-            archive.writestr(name, data)
+            # The same content is the same file, whenever it is packed: a layer of an image is then shared.
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
     staged.replace(path)
     return path
 
