@@ -10,6 +10,7 @@ import pytest
 from command import Cli
 from disks import disk  # noqa: F401 - fixture
 from servers.azure import azure_server, container  # noqa: F401 - fixtures
+from servers.docker_engine import docker_engine, docker_engine_server  # noqa: F401 - fixtures
 from servers.dropbox import dropbox, secure_dropbox  # noqa: F401 - fixtures
 from servers.gcs import gcs_bucket, gcs_server  # noqa: F401 - fixtures
 from servers.git_hosts import git_hosts, work, work_template  # noqa: F401 - fixtures
