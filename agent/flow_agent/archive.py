@@ -11,6 +11,8 @@ import flow_agent
 from flow_agent.home import make_private
 
 MAIN = """import sys
+if sys.version_info < (3, 11):
+    sys.exit("this is Python %d.%d, expected 3.11 or newer" % sys.version_info[:2])
 if sys.argv[1] == "zygote":
     from flow_agent.launchers.zygote import main
     main(*sys.argv[2:])

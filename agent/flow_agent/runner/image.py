@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
         return 0
     for number in range(len(manifest["flows"])):
         # Each in a process of its own: modules of one flow are not found by another, and one that ends it ends itself.
-        done = subprocess.run([sys.executable, "-P", sys.argv[0], "image", str(number)], check=False)
+        done = subprocess.run([sys.executable, sys.argv[0], "image", str(number)], check=False)
         if done.returncode:
             _say({"flow": manifest["flows"][number]["flow"], "error": _ended(done.returncode)})
     _say({"done": True})

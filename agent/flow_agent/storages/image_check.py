@@ -19,7 +19,7 @@ WITHIN = 300.0
 """Seconds for loading all flows."""
 _LINES = 40
 """Last lines of what was written that stand in an error."""
-COMMAND = ["python3", "-P", f"{INSIDE}/runner.pyz", "image"]
+COMMAND = ["python3", f"{INSIDE}/runner.pyz", "image"]
 
 
 async def check(engine: Engine, image: str, progress: Progress) -> None:
