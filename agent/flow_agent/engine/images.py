@@ -216,7 +216,6 @@ def run(engine: Engine, image: str, command: list[str], options: Mapping[str, An
                 progress.goes_on()
                 output.append(chunk)
         finally:
-            socket.close()
             socket._response.close()
         return b"".join(output).decode(errors="replace")
     finally:

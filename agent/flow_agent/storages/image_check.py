@@ -11,6 +11,8 @@ from flow_agent.runner.image import MARK
 from flow_agent.storages.dockerfile import INSIDE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flow_agent.engine.client import Engine
     from flow_agent.engine.progress import Progress
     from flow_agent.errors import RegistrationError
@@ -49,10 +51,10 @@ async def check(engine: Engine, image: str, progress: Progress) -> None:
             f"no python3 could be started in the image: {error}",
             hint="the base image needs Python 3.11 or newer, as python3 on its PATH",
         ) from error
-    judge(output, progress)
+    judge(output, progress.say)
 
 
-def judge(output: str, progress: Progress) -> None:
+def judge(output: str, say: Callable[[str], None]) -> None:
     """Whether what the check wrote says that all flows were loaded.
 
     Raises RegistrationError: it does not.
@@ -69,7 +71,7 @@ def judge(output: str, progress: Progress) -> None:
     for each in said:
         if "error" in each:
             for line in each.get("traceback", "").splitlines():
-                progress.say(line)
+                say(line)
             raise _unloadable(each, rest)
     if not any(each.get("done") for each in said):
         raise RegistrationError(
