@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -110,6 +111,7 @@ def connect(address: Address | None = None) -> Engine:
         raise context
 
     def open_it() -> Engine:
+        _knock(address.shown)
         client = docker.APIClient(
             base_url=address.url or os.environ.get("DOCKER_HOST") or None,
             version="auto",
@@ -137,6 +139,18 @@ async def connected(address: Address | None = None) -> AsyncIterator[Engine]:
         yield engine
     finally:
         engine.close()
+
+
+def _knock(url: str) -> None:
+    """See that somebody listens on a socket of this machine; the SDK leaves its own open when nobody does.
+
+    Raises OSError.
+    """
+    path = url.removeprefix("unix://")
+    if path != url:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+            door.settimeout(CONNECT_WITHIN)
+            door.connect("/" + path.lstrip("/"))
 
 
 def _sdk() -> Any:

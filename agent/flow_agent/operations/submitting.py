@@ -106,9 +106,9 @@ async def submit_runs(
 
     Raises NotFound: no such flow. ParametersInvalid: they do not fit; for a script that follows its source that is
     the warning, since the attempt may load another signature. InvalidInput: a label, count, key, priority or due
-    time cannot be.
+    time cannot be, or no launcher such as the run config asks for can start what the storage holds.
     """
-    from flow_agent.registration import check_parameters  # noqa: PLC0415 - most verbs do not submit
+    from flow_agent.registration import check_launcher, check_parameters  # noqa: PLC0415 - most verbs do not submit
 
     if not 1 <= count <= MOST_AT_ONCE:
         raise InvalidInput(f"count is {count}, expected 1 to {MOST_AT_ONCE}")
@@ -124,6 +124,7 @@ async def submit_runs(
         _checked_time(at, f"{at:g} seconds since the epoch")
     wanted = checked(labels)
     registration = await queue.registration(flow)
+    check_launcher(registration)
     warning = ""
     try:
         check_parameters(registration, parameters)
