@@ -230,3 +230,23 @@ def no_zygote(interpreter: str, why: str) -> None:
 def not_preloaded(interpreter: str, problems: list[str]) -> None:
     """Modules of process.preload could not be imported."""
     _log.warning("process.not_preloaded", interpreter=interpreter, problems=problems)
+
+
+def engine_waits(what: str, wait: float, error: BaseException) -> None:
+    """A Docker engine had no answer and is asked again."""
+    _log.warning("engine.waits", about=what, retry_in_s=round(wait, 2), error=str(error))
+
+
+def image_pulled(image: str, text: str) -> None:
+    """How far the pull of an image is."""
+    _log.info("image.pulled", image=image, progress=text)
+
+
+def container_left(ref: str, error: BaseException) -> None:
+    """A container could not be removed; that is tried again."""
+    _log.warning("container.left", ref=ref, error=str(error))
+
+
+def launcher_left_out(name: str, error: BaseException, hint: str | None) -> None:
+    """A launcher cannot be served here; runs that need it are left to others."""
+    _log.warning("launcher.left_out", launcher=name, why=str(error), hint=hint)
