@@ -1,4 +1,4 @@
-"""The runner as one file, for interpreters without this flow-agent and for images: author's side, runner, cloudpickle."""
+"""The runner as one file, for images and interpreters without this flow-agent: author's side, runner, cloudpickle."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import flow_agent
 from flow_agent.home import make_private
 
 MAIN = """import sys
-if sys.argv[1] == "container":
-    if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):
+    if sys.argv[1] == "container":
         sys.stdout.write('{"old": "%d.%d.%d"}\\n' % tuple(sys.version_info[:3]))
-        sys.exit(3)
+    sys.exit("this is Python %d.%d, expected 3.11 or newer" % sys.version_info[:2])
+if sys.argv[1] == "container":
     from flow_agent.launchers.contained import main
     sys.exit(main())
 elif sys.argv[1] == "zygote":

@@ -152,8 +152,7 @@ async def spec(
 def _registry(registration: Registration, secrets: Mapping[str, str]) -> Mapping[str, str]:
     """The secret for the registry of the run's image, which is no business of the flow, by its name."""
     named = [place.get("registry_secret") for place in (registration.run_config, registration.storage)]
-    name = next((each for each in named if each), None)
-    return {name: secrets[name]} if name in secrets else {}
+    return next(({name: secrets[name]} for name in named if name in secrets), {})
 
 
 def attempt_variables(configured: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

@@ -56,7 +56,7 @@ def lacks_program(error: EngineError) -> bool:
     return error.status in {400, 404, 500} and any(words in str(error).lower() for words in _NO_PROGRAM)
 
 
-def copy_into(engine: Engine, container: str, path: str, archive: Iterable[bytes]) -> None:
+def copy_into(engine: Engine, container: str, path: str, archive: bytes | Iterable[bytes]) -> None:
     """Unpack ``archive``, a tar file in pieces, in the existing folder ``path`` of a container.
 
     Raises EngineError.

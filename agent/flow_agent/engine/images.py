@@ -114,7 +114,7 @@ def push(engine: Engine, image: str, access: Access, progress: Progress) -> str:
 
 
 def build(
-    engine: Engine, context: IO[bytes], image: str, dockerfile: str, options: Mapping[str, Any], progress: Progress
+    engine: Engine, context: IO[bytes], image: str, *, dockerfile: str, options: Mapping[str, Any], progress: Progress
 ) -> str:
     """Build the archive ``context``, in which ``dockerfile`` lies, as ``image``; gives its id.
 
@@ -134,15 +134,17 @@ def build(
         )
         return found
 
-    state = _Build()
+    state, failure = _Build(), None
     for said in _answers(engine, what, ask):
         progress.goes_on()
         if "error" in said or "errorDetail" in said:
-            raise _failed(what, said, state)
+            failure = _failed(what, said, state)
         if isinstance(aux := said.get("aux"), Mapping) and aux.get("ID"):
             state.image = str(aux["ID"])
         for line in str(said.get("stream") or "").splitlines():
             _step(line, state, progress)
+    if failure is not None:
+        raise failure
     if state.image is None:
         raise EngineError(f"{what}: the engine ended without an image", transient=False)
     return state.image
@@ -177,12 +179,12 @@ def _short(line: str) -> str:
 
 
 def remove(engine: Engine, image: str, *, prune: bool = False) -> None:
-    """Forget ``image``, a name with a tag; what other images are made of stays, and without ``prune`` its layers do too.
+    """Forget ``image``, a name with a tag; what others are made of stays, and without ``prune`` its layers do too.
 
     Raises EngineError. One that is not there, or that a container uses, is fine.
     """
     try:
-        engine.ask(f"removing the image {image}", lambda: engine.sdk.remove_image(image, noprune=not prune))
+        engine.ask(f"removing the image {image}", lambda: engine.sdk.remove_image(image, force=True, noprune=not prune))
     except EngineError as error:
         if error.status not in {404, 409}:
             raise
@@ -193,6 +195,8 @@ def run(engine: Engine, image: str, command: list[str], options: Mapping[str, An
 
     Raises EngineError: it cannot be started.
     """
+    from docker.utils.socket import frames_iter  # noqa: PLC0415 - only where an image is looked into
+
     what = f"looking into the image {image}"
     sdk = engine.sdk
     host = sdk.create_host_config(auto_remove=True, **options)
@@ -202,17 +206,29 @@ def run(engine: Engine, image: str, command: list[str], options: Mapping[str, An
             image, entrypoint=command[:1], command=command[1:], host_config=host, labels={"flow-agent.check": image}
         ),
     )["Id"]
-    output: list[bytes] = []
     try:
-        stream = engine.ask(what, lambda: sdk.attach(made, stdout=True, stderr=True, stream=True))
-        engine.ask(what, lambda: sdk.start(made))
-        for chunk in stream:
-            progress.goes_on()
-            output.append(chunk)
+        # Attached before it starts, since it may have removed itself before anybody asks what it wrote.
+        socket = engine.ask(what, lambda: sdk.attach_socket(made, {"stdout": 1, "stderr": 1, "stream": 1}))
+        try:
+            engine.ask(what, lambda: sdk.start(made))
+            output = []
+            for _, chunk in frames_iter(socket, tty=False):
+                progress.goes_on()
+                output.append(chunk)
+        finally:
+            socket._response.close()
+        return b"".join(output).decode(errors="replace")
     finally:
-        with contextlib.suppress(EngineError):  # it removes itself when it ends
-            engine.ask(what, lambda: sdk.remove_container(made, force=True, v=True))
-    return b"".join(output).decode(errors="replace")
+        _gone(engine, what, made)
+
+
+def _gone(engine: Engine, what: str, container: str) -> None:
+    """See that ``container``, which removes itself when it ends, is gone: until then its image is in use."""
+    sdk = engine.sdk
+    with contextlib.suppress(EngineError):
+        engine.ask(what, lambda: sdk.remove_container(container, force=True, v=True))
+    with contextlib.suppress(EngineError):
+        engine.ask(what, lambda: sdk.wait(container, timeout=30, condition="removed"))
 
 
 def walk(root: Path, patterns: list[str]) -> Iterator[str]:
@@ -238,22 +254,23 @@ def _heard(
 
     Raises EngineError: the registry's refusal, or the engine's.
     """
+    failure = None
     try:
         for said in _answers(engine, what, ask):
-            if "error" in said:
-                raise registries.refused(what, said["error"], image, secret=access.named(image))
+            if "error" in said:  # the stream is read to its end: else its connection stays open
+                failure = registries.refused(what, said["error"], image, secret=access.named(image))
             yield said
     except EngineError as error:
         if error.away or error.status is None:
             raise
         # The engine answers 500 for nearly all that a registry says.
-        said = str(error).removeprefix(f"{what}: ")
-        raise registries.refused(what, said, image, secret=access.named(image)) from error
+        words_of_it = str(error).removeprefix(f"{what}: ")
+        raise registries.refused(what, words_of_it, image, secret=access.named(image)) from error
+    if failure is not None:
+        raise failure
 
 
-def _answers(
-    engine: Engine, what: str, ask: Callable[[], Iterable[Mapping[str, Any]]]
-) -> Iterator[Mapping[str, Any]]:
+def _answers(engine: Engine, what: str, ask: Callable[[], Iterable[Mapping[str, Any]]]) -> Iterator[Mapping[str, Any]]:
     stream = iter(engine.ask(what, ask))
     while (said := engine.ask(what, lambda: next(stream, None))) is not None:
         yield said

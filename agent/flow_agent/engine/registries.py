@@ -76,8 +76,10 @@ def refused(what: str, said: object, image: str, *, secret: str | None) -> Engin
     engine's usual place)."""
     text, registry = words(said), registry_of(image)
     if _DENIED.search(text):
-        way = f"see that the secret {secret} holds credentials that may" if secret else (
-            f"`docker login {registry}` on this machine as its user, or name a registry_secret that may"
+        way = (
+            f"see that the secret {secret} holds credentials that may"
+            if secret
+            else (f"`docker login {registry}` on this machine as its user, or name a registry_secret that may")
         )
         return EngineError(f"{what}: the registry {registry} refuses: {text}", transient=False, status=403, hint=way)
     if _MISSING.search(text) and not _PASSES.search(text):

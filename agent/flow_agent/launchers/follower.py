@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -93,16 +92,13 @@ class Follower:
             stream.close()
 
     def _take(self, data: bytes) -> None:
-        while True:
-            try:
-                self.mirror.feed(data)
-                break
-            except OSError as error:
-                # What was fed in part is read once more: the engine keeps it.
-                if error.errno not in FULL or self._closed:
-                    raise
-                time.sleep(0.25)
-                raise EngineError("the disk of this machine is full", transient=True) from error
+        try:
+            self.mirror.feed(data)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            # What was not written is read once more: the engine keeps it.
+            raise EngineError("the disk of this machine is full", transient=True) from error
         anyio.from_thread.run_sync(self._tell)
 
     def _tell(self) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 MANIFEST = "flows.json"
 MARK = "flow-agent-image: "
 """Begins our lines: what a flow prints while it is loaded stands among them."""
-OLDEST = (3, 11)
 
 
 def main(arguments: list[str]) -> int:
@@ -31,7 +30,7 @@ def main(arguments: list[str]) -> int:
         return 0
     for number in range(len(manifest["flows"])):
         # Each in a process of its own: modules of one flow are not found by another, and one that ends it ends itself.
-        done = subprocess.run([sys.executable, "-P", sys.argv[0], "image", str(number)], check=False)
+        done = subprocess.run([sys.executable, sys.argv[0], "image", str(number)], check=False)
         if done.returncode:
             _say({"flow": manifest["flows"][number]["flow"], "error": _ended(done.returncode)})
     _say({"done": True})
@@ -50,29 +49,34 @@ def _ended(code: int) -> str:
 
 def _loaded(each: dict[str, Any], python: str) -> dict[str, Any]:
     """Nothing if the flow is there, else what is wrong."""
-    from pathlib import Path
-
-    from flow_agent.runner.load import NoSuchFlow, find_flow, load_script
-    from flow_agent.runner.stored import Mismatch, load
+    from flow_agent.runner.load import NoSuchFlow
+    from flow_agent.runner.stored import Mismatch
 
     here = f"{sys.version_info[0]}.{sys.version_info[1]}"
     try:
-        if each["kind"] == "pickle":
-            with open(each["path"], "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest != each["digest"]:
-                return {"error": f"{each['path']} is not what was put there; something in the image changes it"}
-            load(each["path"], python)
-        else:
-            find_flow(load_script(Path(each["root"]), each["path"]), each["flow"], f"{each['root']}/{each['path']}")
+        _load(each, python)
     except Mismatch:
         return {"error": f"the image has Python {here}, and a pickle runs only on the Python that wrote it, {python}"}
     except NoSuchFlow as error:
         return {"error": str(error.args[0])}
-    except FileNotFoundError as error:
-        return {"error": f"there is no such file in the image: {error}"}
     except ModuleNotFoundError as error:
-        return {"error": f"{error}", "missing": error.name, "traceback": traceback.format_exc()}
+        return {"error": str(error), "missing": error.name, "traceback": traceback.format_exc()}
     except BaseException as error:  # whatever loading raises
         return {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
     return {}
+
+
+def _load(each: dict[str, Any], python: str) -> None:
+    from pathlib import Path
+
+    from flow_agent.runner.load import find_flow, load_script
+    from flow_agent.runner.stored import load
+
+    if each["kind"] == "script":
+        find_flow(load_script(Path(each["root"]), each["path"]), each["flow"], f"{each['root']}/{each['path']}")
+        return
+    with open(each["path"], "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != each["digest"]:
+        raise ValueError(f"{each['path']} is not what was put there; something in the image changes it")
+    load(each["path"], python)

@@ -99,6 +99,8 @@ class Docker(Storage):
         self.build_kwargs = image_options.building(build_kwargs)
         self.extra_dockerfile_commands = image_options.listed(extra_dockerfile_commands, "extra_dockerfile_commands")
         self.registry_secret = secret_name(registry_secret, what="Docker: registry_secret")
+        if self.registry_secret is not None:  # for the launcher; flows do not get it
+            self.secrets = tuple(dict.fromkeys([*self.secrets, self.registry_secret]))
         self.path = image_options.inside(path, "path")
         self.root = image_options.here(root, "root")
         if (path or root) and not stored_as_script:
@@ -139,10 +141,18 @@ class Docker(Storage):
         self,
         registration: Registration,
         into: Path,  # noqa: ARG002 - the port's signature; the engine that runs the image pulls it
-        secrets: SecretResolver,
+        secrets: SecretResolver,  # noqa: ARG002 - as above
         known: str | None = None,  # noqa: ARG002 - as above
     ) -> Fetched:
         """See :meth:`flow_agent.ports.Storage.fetch`: names the image, and where the flow lies in it."""
-        from flow_agent.storages import image_find
+        from flow_agent.ports import Fetched
+        from flow_agent.storages.payload import digest_of_text
 
-        return await image_find.found(self, registration, secrets)
+        location = registration.location
+        pinned = registration.digest is not None
+        image = location["image"] if pinned else location["name"]
+        # Of an image that is not pinned another one may have the name by now; one that was not pushed is in no registry.
+        pull = "never" if not location["pushed"] else "missing" if pinned else "always"
+        payload = {**location["inside"], "image": image, "pull": pull, "host": location["host"]}
+        digest = location["digest"].partition(":")[2] if pinned else digest_of_text(image)
+        return Fetched(payload=payload, revision=image, digest=digest)

@@ -26,8 +26,8 @@ def dockerfile(
     files: Mapping[str, str],
     commands: Sequence[str],
 ) -> str:
-    """The whole text. ``begin`` is the author's Dockerfile, or a ``FROM``; ``files`` are names in the context and places
-    in the image.
+    """The whole text. ``begin`` is the author's Dockerfile, or a ``FROM``; ``files`` are names in the context, and
+    places in the image.
 
     What changes with each registration comes last, so that the layers before it are built once.
     """

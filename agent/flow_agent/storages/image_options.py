@@ -139,7 +139,8 @@ def variables(values: Mapping[str, str] | None) -> dict[str, str]:
     """
     if values is not None and not isinstance(values, Mapping):
         raise TypeError(f"Docker: env_vars is {values!r}, expected a dict of names and texts")
-    for key, value in (values or {}).items():
+    given: Mapping[Any, Any] = values or {}
+    for key, value in given.items():
         what = f"Docker: env_vars[{key!r}]"
         if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.\-]*", key):
             raise ValueError(f"{what}: expected a name of letters, digits and _")

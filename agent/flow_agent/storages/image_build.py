@@ -1,0 +1,300 @@
+"""Makes the image of flows: context, build, a look into it, and the way to its registry."""
+# ruff: noqa: PLC0415 - see storages.base
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO, TYPE_CHECKING, Any
+
+from flow_agent.checks import slug
+from flow_agent.storages import author, image_check, image_context, image_layout, payload
+from flow_agent.storages.base import Stored
+from flow_agent.storages.dockerfile import OURS, default_base, dockerfile
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from flow_agent.engine.client import Engine
+    from flow_agent.engine.images import Access
+    from flow_agent.engine.progress import Progress
+    from flow_agent.flow import Flow
+    from flow_agent.storages.docker import Docker
+    from flow_agent.storages.image_layout import Laid
+
+_TIDYING = 30.0
+"""Seconds for removing what was built for nothing."""
+
+
+def store(storage: Docker, flows: Sequence[Flow]) -> dict[str, Stored]:
+    """One image that holds ``flows``, where it is to be; see :meth:`flow_agent.storages.base.Storage.store`.
+
+    Raises RegistrationError: a flow cannot be stored, a step fails, a flow cannot be loaded in the image, or engine or
+    registry refuse. Nothing is left of it in the engine.
+    """
+    from flow_agent.objects.base import blocking
+
+    name = named(storage, flows)
+    with TemporaryDirectory(prefix="flow-agent-") as folder, _as_registration_error(storage):
+        image = Path(folder)
+        laid = image_layout.lay(storage, flows, image)
+        with TemporaryFile(prefix="flow-agent-") as context:
+            base = _write_context(storage, image, context)
+            context.seek(0)
+            location = blocking(lambda: _made(storage, name, base, context))
+    return {each.flow: _stored(storage, each, location) for each in laid}
+
+
+def named(storage: Docker, flows: Sequence[Flow]) -> str:
+    """The whole name of the image: registry, name and tag."""
+    from slugify import slugify
+
+    own = storage.image_name or slug("-".join(flow.name for flow in flows))
+    tag = storage.image_tag or slugify(datetime.now(UTC).isoformat(timespec="microseconds"))
+    return "/".join(filter(None, [storage.registry_url, f"{own}:{tag}"]))
+
+
+def _stored(storage: Docker, laid: Laid, location: dict[str, Any]) -> Stored:
+    return Stored(
+        kind="image",
+        location={**location, "inside": laid.inside, "source": laid.source},
+        digest=location["digest"].partition(":")[2] if storage.pin else None,
+        size=laid.size,
+        cloudpickle=laid.cloudpickle,
+    )
+
+
+def _write_context(storage: Docker, image: Path, context: IO[bytes]) -> str | None:
+    """Write the archive that is built; gives the base image, or None where the author's Dockerfile names it."""
+    from flow_agent.engine.images import walk
+
+    base, folder, ignored = storage.base_image or default_base(), None, storage.dockerignore
+    begin = f"FROM {base}"
+    if storage.dockerfile is not None:
+        folder = Path.cwd()
+        begin = _read(storage.dockerfile, "dockerfile")
+        usual = folder / ".dockerignore"
+        ignored = ignored or (usual if usual.is_file() else None)
+    if ignored is not None:
+        _read(ignored, "dockerignore")
+    files = {f"{OURS}/files/{number}/{source.name}": source for number, source in enumerate(storage.files)}
+    for source in storage.files:
+        if not source.exists():
+            raise _not_there(source, "files")
+    text = dockerfile(
+        begin,
+        variables=storage.env_vars,
+        dependencies=storage.python_dependencies,
+        files=dict(zip(files, storage.files.values(), strict=True)),
+        commands=storage.extra_dockerfile_commands,
+    )
+    image_context.write(
+        context,
+        dockerfile=text,
+        image=image,
+        files=files,
+        context=folder,
+        patterns=image_context.patterns_of(ignored),
+        walk=walk,
+    )
+    return None if storage.dockerfile is not None else base
+
+
+def _read(file: Path, argument: str) -> str:
+    from flow_agent.errors import RegistrationError
+
+    if not file.is_file():
+        raise _not_there(file, argument)
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RegistrationError(f"{argument} {file} is no text in UTF-8: {error}") from error
+
+
+def _not_there(path: Path, argument: str) -> Exception:
+    from flow_agent.errors import RegistrationError
+
+    return RegistrationError(
+        f"{argument} names {path}, which is not there", hint=f"paths are relative to the current folder, {Path.cwd()}"
+    )
+
+
+async def _made(storage: Docker, name: str, base: str | None, context: IO[bytes]) -> dict[str, Any]:
+    """Build, look, push; where the image is then."""
+    import anyio
+
+    from flow_agent.engine import images
+
+    access = await _access(storage, name, base)
+    async with _working(storage) as (engine, progress):
+        made = await _built(storage, engine, name, base, context, access, progress)
+        location: dict[str, Any] = {"name": name, "id": made, "host": socket.gethostname()}
+        try:
+            if not storage.ignore_healthchecks:
+                await image_check.check(engine, made, progress)
+            if storage.registry_url is None:
+                progress.say(f"{name} stays in the engine at {engine.address.shown}, since there is no registry_url")
+                return {**location, "image": made, "digest": made, "pushed": False}
+            push = partial(images.push, engine, name, access, progress)
+            digest = await _tried(lambda: engine.detached(f"pushing {name}", push), progress)
+        except BaseException:
+            with anyio.move_on_after(_TIDYING, shield=True):
+                await engine.detached(f"removing {name}", partial(images.remove, engine, name, prune=True))
+            raise
+        # It is in its registry; what it is made of stays for the next build.
+        await engine.detached(f"removing {name}", partial(images.remove, engine, name))
+        return {**location, "image": f"{name.rpartition(':')[0]}@{digest}", "digest": digest, "pushed": True}
+
+
+async def _built(  # noqa: PLR0917 - what one build knows
+    storage: Docker,
+    engine: Engine,
+    name: str,
+    base: str | None,
+    context: IO[bytes],
+    access: Access,
+    progress: Progress,
+) -> str:
+    """The id of the new image."""
+    from flow_agent.engine import images
+
+    options = dict(storage.build_kwargs)
+    if base is not None:
+        await _base(storage, engine, base, access, progress)
+    else:
+        options.setdefault("pull", not storage.local_image)
+    dockerfile = image_context.DOCKERFILE
+    build = partial(images.build, engine, context, name, dockerfile=dockerfile, options=options, progress=progress)
+    return await engine.detached(f"building {name}", build)
+
+
+async def _base(storage: Docker, engine: Engine, base: str, access: Access, progress: Progress) -> None:
+    """See that the base image is in the engine.
+
+    Raises EngineError.
+    """
+    from flow_agent.engine import images
+    from flow_agent.errors import EngineError
+
+    if storage.local_image:
+        if await engine.detached(f"looking for {base}", partial(images.there, engine, base)) is None:
+            raise EngineError(
+                f"the base image {base} is not in the engine at {engine.address.shown}, where local_image says it is",
+                transient=False,
+                hint="leave local_image out to have it pulled, or build it there",
+            )
+        return
+    platform = storage.build_kwargs.get("platform")
+    pull = partial(images.pull, engine, base, access, progress, platform)
+    try:
+        await _tried(lambda: engine.detached(f"pulling {base}", pull), progress)
+    except EngineError as error:
+        if await engine.detached(f"looking for {base}", partial(images.there, engine, base)) is None:
+            raise
+        raise EngineError(
+            str(error),
+            transient=False,
+            hint=f"there is an image of that name in the engine; local_image=True takes it as it is ({error.hint})",
+        ) from error
+
+
+async def _tried(call: Any, progress: Progress) -> Any:
+    from flow_agent import retry
+
+    async def on_wait(number: int, wait: float, error: BaseException) -> None:
+        progress.say(f"{error}; try {number + 1} in {wait:.1f} s")
+
+    return await retry.fetching(retry.Policy(), call, on_wait)
+
+
+async def _access(storage: Docker, *images: str | None) -> Access:
+    """The credentials of registry_secret, for the registry of ``registry_url`` or else of the base image.
+
+    Raises SecretNotFound, SecretUnavailable.
+    """
+    from flow_agent.engine.images import Access
+    from flow_agent.engine.registries import credentials
+
+    if storage.registry_secret is None:
+        return Access()
+    image = next(each for each in (images if storage.registry_url else images[1:]) if each is not None)
+    async with author.secrets() as secrets:
+        text = await secrets.get(storage.registry_secret)
+    return Access(credentials=credentials(storage.registry_secret, text, image), secret=storage.registry_secret)
+
+
+@asynccontextmanager
+async def _working(storage: Docker) -> AsyncIterator[tuple[Engine, Progress]]:
+    """The engine that builds, and where it reports; what still works for us ends with this."""
+    from flow_agent.engine import images
+    from flow_agent.engine.client import connected
+    from flow_agent.engine.progress import Progress
+
+    progress = Progress(_say)
+    async with connected(address(storage)) as engine:
+        engine.sdk.timeout = images.SILENT_FOR
+        try:
+            yield engine, progress
+        finally:
+            progress.unwanted = True
+
+
+def address(storage: Docker) -> Any:
+    """Where the engine is that builds."""
+    from flow_agent.engine.client import Address
+
+    given = storage.tls_config
+    if not given:
+        return Address(url=storage.base_url or "")
+    table: dict[str, Any] = {} if given is True else dict(given)
+    client = (table.pop("client_cert", None), table.pop("client_key", None))
+    if client != (None, None):
+        table["client_cert"] = client
+    return Address(url=storage.base_url or "", tls={"verify": True, **table})
+
+
+def _say(text: str) -> None:
+    """Tell a person; what the engine's own words hold of known secrets was taken out."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def discard(storage: Docker, stored: Stored) -> None:
+    """Remove an image that stayed in the engine; see :meth:`flow_agent.storages.base.Storage.discard`."""
+    from flow_agent.engine import images
+    from flow_agent.engine.client import connect
+    from flow_agent.errors import EngineError
+
+    if stored.location.get("pushed", True):
+        return
+    try:
+        engine = connect(address(storage))
+    except EngineError:
+        return  # it is only tidying up, after an error that has to be told
+    try:
+        images.remove(engine, stored.location["name"], prune=True)
+    except EngineError:
+        return
+    finally:
+        engine.close()
+
+
+@contextmanager
+def _as_registration_error(storage: Docker) -> Iterator[None]:
+    from flow_agent.errors import EngineError, RegistrationError, RunError
+
+    try:
+        yield
+    except (EngineError, RunError) as error:
+        raise RegistrationError(f"{storage!r} cannot store: {error}", hint=error.hint) from error
+    except payload.Refused as error:
+        raise RegistrationError(f"{storage!r} cannot store: {error}") from error
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        raise RegistrationError(f"{storage!r} cannot store: {what}{error.strerror or error}") from error
