@@ -63,6 +63,7 @@ def agent_started(agent: AgentInfo, queue: str) -> None:
         queue=queue,
         labels=sorted(agent.labels),
         launchers=sorted(agent.launchers),
+        default_launcher=agent.default_launcher,
         limit=agent.limit,
         pid=agent.pid,
         version=agent.version,
@@ -247,6 +248,7 @@ def container_left(ref: str, error: BaseException) -> None:
     _log.warning("container.left", ref=ref, error=str(error))
 
 
-def launcher_left_out(name: str, error: BaseException, hint: str | None) -> None:
+def launcher_left_out(name: str, error: BaseException, hint: str | None, *, asked_for: bool) -> None:
     """A launcher cannot be served here; runs that need it are left to others."""
-    _log.warning("launcher.left_out", launcher=name, why=str(error), hint=hint)
+    log = _log.warning if asked_for else _log.info
+    log("launcher.left_out", launcher=name, why=str(error), hint=hint)

@@ -151,7 +151,7 @@ async def spec(
 
 def _registry(registration: Registration, secrets: Mapping[str, str]) -> Mapping[str, str]:
     """The secret for the registry of the run's image, which is no business of the flow, by its name."""
-    named = [place.get("registry_secret") for place in (registration.run_config, registration.storage)]
+    named = [str(place.get("registry_secret")) for place in (registration.run_config, registration.storage)]
     return next(({name: secrets[name]} for name in named if name in secrets), {})
 
 

@@ -100,6 +100,11 @@ class Engine:
         self.sdk.close()
 
 
+def may_be_there(address: Address) -> bool:
+    """Whether it is worth to look for an engine: somebody named one, or the usual socket is there."""
+    return bool(address.url or os.environ.get("DOCKER_HOST")) or Path(SOCKET.removeprefix("unix://")).exists()
+
+
 def connect(address: Address | None = None) -> Engine:
     """A connection to the engine at ``address``. Blocks, CONNECT_WITHIN seconds at most.
 

@@ -83,8 +83,6 @@ class Follower:
             return
         try:
             for data in stream:
-                if self._closed:
-                    return
                 self._take(data)
                 if self.mirror.exit is not None:
                     return
