@@ -12,8 +12,13 @@ from flow_agent.home import make_private
 
 MAIN = """import sys
 if sys.version_info < (3, 11):
+    if sys.argv[1] == "container":
+        sys.stdout.write('{"old": "%d.%d.%d"}\\n' % tuple(sys.version_info[:3]))
     sys.exit("this is Python %d.%d, expected 3.11 or newer" % sys.version_info[:2])
-if sys.argv[1] == "zygote":
+if sys.argv[1] == "container":
+    from flow_agent.launchers.contained import main
+    sys.exit(main())
+elif sys.argv[1] == "zygote":
     from flow_agent.launchers.zygote import main
     main(*sys.argv[2:])
 elif sys.argv[1] == "image":
@@ -31,11 +36,12 @@ PARTS = (
     "current.py",
     "checks.py",
     "run_configs.py",
+    "container_options.py",
     "environments.py",
     "home.py",
     "redact.py",
     *(f"launchers/{name}.py" for name in ("__init__", "attempt", "cgroup", "evidence", "journal", "keep", "keeper")),
-    *(f"launchers/{name}.py" for name in ("lines", "linux", "record", "zygote")),
+    *(f"launchers/{name}.py" for name in ("contained", "lines", "linux", "record", "room", "zygote")),
 )
 FOLDERS = ("runner", "results", "storages")
 

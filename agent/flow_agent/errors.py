@@ -204,9 +204,13 @@ class LaunchError(RunError):
 
     reason = Reason.LAUNCH_FAILED
 
-    def __init__(self, message: str, *, transient: bool = False, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, transient: bool = False, hint: str | None = None, reason: Reason | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.transient = transient
+        if reason is not None:
+            self.reason = reason
 
 
 class ResultError(RunError):

@@ -344,6 +344,10 @@ class LaunchSpec:
     ``payload`` is ``{"kind": "pickle", "path": ...}``, ``{"kind": "script", "root": ..., "path": ...}`` or
     ``{"kind": "module", ...}``, paths relative to ``folder``, the attempt's spool. ``deadline`` is the time of
     ``time.monotonic()`` by which nothing of it may run any more; ``Launcher.extend`` moves it on.
+
+    For launchers of containers: ``image`` is the one that run config or storage name, ``container`` what else the run
+    config says, ``registry`` the value of the secret for the image's registry by its name. ``env`` then has nothing
+    of the agent's own environment.
     """
 
     run_id: str
@@ -365,6 +369,9 @@ class LaunchSpec:
     memory_limit: int | None = None
     cpu_time_limit: float | None = None
     nice: int | None = None
+    image: str | None = None
+    container: Mapping[str, Json] = field(default_factory=dict)
+    registry: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,9 @@ ALLOWED = frozenset(
 )
 """Variables of the agent's environment that an attempt inherits, beside those beginning with LC_."""
 
+PROCESS = "process"
+"""The launcher whose attempts are of this machine, and find some of the agent's environment."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Means:
@@ -110,7 +113,10 @@ async def spec(
     resolver = means.secrets.for_run(registration)
     secrets = {name: await resolver.get(name) for name in registration.secrets}
     config = registration.run_config
-    if config.get("image"):
+    here = (run.launcher or PROCESS) == PROCESS
+    registry = _registry(registration, secrets)
+    given = {name: value for name, value in secrets.items() if name not in registry}
+    if config.get("image") and here:
         await tell("WARNING", f"the run config's image {config['image']!r} is not used: this agent starts processes")
     return LaunchSpec(
         run_id=run.id,
@@ -122,22 +128,31 @@ async def spec(
         parameters=run.parameters,
         deadline=deadline,
         grace=means.grace,
-        interpreter=await _interpreter(registration),
+        interpreter=await _interpreter(registration) if here else None,
         python=registration.python if registration.kind == "pickle" else None,
         working_dir=config.get("working_dir"),
         env={
-            **means.variables,
+            **(means.variables if here else means.env),
             **_configured(config.get("env") or {}, secrets),
             "FLOW_AGENT_RUN_ID": run.id,
             "FLOW_AGENT_RUN_ATTEMPT": str(claim.attempt),
         },
-        secrets=secrets,
-        redacted=tuple(secrets.values()),
+        secrets=given,
+        redacted=tuple(given.values()),
         output_limit=means.output_limit,
         memory_limit=config.get("memory_limit"),
         cpu_time_limit=config.get("cpu_time_limit"),
         nice=config.get("nice"),
+        image=config.get("image") or fetched.payload.get("image"),
+        container={} if here else config,
+        registry=registry,
     )
+
+
+def _registry(registration: Registration, secrets: Mapping[str, str]) -> Mapping[str, str]:
+    """The secret for the registry of the run's image, which is no business of the flow, by its name."""
+    named = [str(place.get("registry_secret")) for place in (registration.run_config, registration.storage)]
+    return next(({name: secrets[name]} for name in named if name in secrets), {})
 
 
 def attempt_variables(configured: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

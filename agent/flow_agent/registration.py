@@ -14,9 +14,6 @@ from flow_agent.labels import checked
 from flow_agent.model import Json, Parameter, Registration
 from flow_agent.storages.base import Storage, Stored
 
-_ELSEWHERE = frozenset({"kubernetes", "ecs"})
-"""Launchers whose attempts are on machines of their own."""
-
 PARAMETER_BYTES = 65_536
 """The most that a run's parameters may take as JSON."""
 
@@ -140,26 +137,6 @@ def _annotation(annotation: object) -> str:
     if annotation is inspect.Parameter.empty:
         return ""
     return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-
-
-def check_launcher(registration: Registration) -> None:
-    """Whether a launcher such as the run config asks for can start what the storage holds.
-
-    Raises InvalidInput: it cannot, and what to change.
-    """
-    storage, launcher = registration.storage.get("type"), registration.launcher
-    asks = f"its run config {registration.run_config.get('type')} asks for"
-    if registration.kind == "image" and launcher == "process":
-        raise InvalidInput(
-            f"flow {registration.flow!r} lies in an image (storage {storage}), and {asks} a process, which has none",
-            hint="register it without a run config or with DockerRun(...), or with another storage",
-        )
-    if storage == "Local" and launcher in _ELSEWHERE:
-        raise InvalidInput(
-            f"flow {registration.flow!r} lies on the disk of one machine (storage {storage}), and {asks} another one"
-            f" ({launcher})",
-            hint="register it with a storage that is reached from everywhere, such as S3, Git or Docker",
-        )
 
 
 def check_parameters(registration: Registration, parameters: Mapping[str, Json]) -> None:

@@ -151,6 +151,34 @@ async def answered(
     return await _called(call, retrying)
 
 
+async def reached(
+    call: Callable[[], Awaitable[T]],
+    on_wait: Callable[[float, BaseException], None],
+    give_up: Callable[[], bool] = lambda: False,
+) -> T:
+    """The answer of an engine to ``call``, asked again at most every 5 s while that fails in a way that may pass.
+
+    Raises the last EngineError: another try cannot help, or ``give_up`` says so.
+    """
+
+    async def before_sleep(state: RetryCallState) -> None:
+        on_wait(state.upcoming_sleep, _error(state))
+
+    def retrying(_: float) -> AsyncRetrying:
+        return AsyncRetrying(
+            sleep=anyio.sleep,
+            wait=wait_random_exponential(multiplier=0.1, max=5.0),
+            stop=stop_never,
+            retry=retry_if_exception(
+                lambda error: isinstance(error, EngineError) and error.transient and not give_up()
+            ),
+            before_sleep=before_sleep,
+            reraise=True,
+        )
+
+    return await _called(call, retrying)
+
+
 async def _called(call: Callable[[], Awaitable[T]], retrying: Callable[[float], AsyncRetrying]) -> T:
     """The answer of ``call``, tried again as ``retrying`` says, which is given the seconds of the first try.
 

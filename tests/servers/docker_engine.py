@@ -1,4 +1,4 @@
-"""A Docker engine of the tests' own, in namespaces of its own, so that nothing of it meets the machine's or outlives it.
+"""A Docker engine of the tests' own, in its own namespaces, so that nothing of it meets the machine's or outlives it.
 
 Its processes (containers too) live in a PID namespace whose end is theirs; its mounts, its bridge and its published
 ports in others. Its socket is a file, which any process of this machine may use. It needs root and ``dockerd``.
@@ -26,7 +26,7 @@ import pytest
 from command import unless_all_is_required
 from flow_agent.engine.client import Address, Engine, connect
 from flow_agent.errors import EngineError
-from servers.docker_image import MINOR, OLD, archive_of, python_image
+from servers.docker_image import IMAGE, MINOR, OLD, archive_of, python_image
 
 HOLD = """
 import fcntl, signal, socket, struct
@@ -38,7 +38,7 @@ while True:
     signal.pause()
 """
 """Holds the namespaces: process 1 of them, with the loopback interface up."""
-IMAGE = "python-for-tests:1"
+
 PROGRAMS = ("dockerd", "containerd", "runc", "unshare", "nsenter", "setpriv")
 
 

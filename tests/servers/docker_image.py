@@ -12,6 +12,7 @@ import sysconfig
 import tarfile
 from pathlib import Path
 
+IMAGE = "python-for-tests:1"
 LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "ensurepip", "tkinter", "turtledemo", "site-packages"}
 LEFT_OUT |= {"dist-packages", "__pycache__", "pydoc_data", "EXTERNALLY-MANAGED"}
 MINOR = f"python{sys.version_info[0]}.{sys.version_info[1]}"

@@ -7,6 +7,7 @@ again by itself: ``retry`` does.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import socket
@@ -100,6 +101,11 @@ class Engine:
         self.sdk.close()
 
 
+def may_be_there(address: Address) -> bool:
+    """Whether it is worth to look for an engine: somebody named one, or the usual socket is there."""
+    return bool(address.url or os.environ.get("DOCKER_HOST")) or Path(SOCKET.removeprefix("unix://")).exists()
+
+
 def connect(address: Address | None = None) -> Engine:
     """A connection to the engine at ``address``. Blocks, CONNECT_WITHIN seconds at most.
 
@@ -110,18 +116,24 @@ def connect(address: Address | None = None) -> Engine:
     if not address.url and (context := _tls_in_vain(address)):
         raise context
 
-    def open_it() -> Engine:
-        _knock(address.shown)
-        client = docker.APIClient(
+    def client(version: str, timeout: float) -> Any:
+        return docker.APIClient(
             base_url=address.url or os.environ.get("DOCKER_HOST") or None,
-            version="auto",
-            timeout=CONNECT_WITHIN,
+            version=version,
+            timeout=timeout,
             tls=_tls(docker, address) or False,
             max_pool_size=AT_ONCE,
             use_ssh_client=True,
         )
-        client.timeout = READ_WITHIN
-        return Engine(client, address, str(client.info().get("ID") or ""))
+
+    def open_it() -> Engine:
+        _knock(address.shown)
+        # Left to ask for the version itself, the SDK closes nothing where there is no answer.
+        with contextlib.closing(client(docker.constants.DEFAULT_DOCKER_API_VERSION, CONNECT_WITHIN)) as asking:
+            version = asking.version(api_version=False)["ApiVersion"]
+            found = asking.info() if version == docker.constants.DEFAULT_DOCKER_API_VERSION else None
+        made = client(version, READ_WITHIN)
+        return Engine(made, address, str((found or made.info()).get("ID") or ""))
 
     return errors.told("connecting", address.shown, open_it)
 

@@ -26,6 +26,7 @@ from flow_agent.launchers.evidence import Evidence
 from flow_agent.launchers.journal import Journal
 from flow_agent.launchers.lines import Lines
 from flow_agent.launchers.record import Record
+from flow_agent.launchers.room import make_room
 from flow_agent.redact import Redactor
 
 TYPE_CHECKING = False  # typing itself costs every keeper some 10 ms
@@ -40,26 +41,8 @@ CONTROL, KEEPER = "control", "keeper.json"
 CHUNK = 65536
 LAST_SECOND = 1.0
 """Seconds before the deadline at which we stop asking and kill."""
-LITTLE_ROOM = 16_000_000
-"""Bytes on the disk; the queue needs some of them, and other attempts."""
 DRAIN = 2.0
 """Seconds for which we read on when all is dead but somebody outside still holds the output pipe."""
-
-
-def make_room(folder: str) -> None:
-    """Where the disk is as good as full, delete what an ended attempt had to work with: nobody needs it any more.
-
-    It may be just what fills the disk, so that its end could not be told for want of room.
-    """
-    disk = os.statvfs(folder)
-    if disk.f_bavail * disk.f_frsize > LITTLE_ROOM:
-        return
-    import shutil
-
-    with os.scandir(folder) as found:
-        for each in found:
-            if each.is_dir(follow_symlinks=False):  # all that tells of the attempt are files
-                shutil.rmtree(each.path, ignore_errors=True)
 
 
 class Keep:
@@ -74,9 +57,9 @@ class Keep:
         self._grace: float = orders["grace"]
         nonce = os.urandom(8).hex()
         attempt.prepare(json.dumps(orders["go"] | {"nonce": nonce, "mark": attempt.mark}).encode() + b"\n")
-        self._journal = Journal(Redactor(orders["redacted"]), nonce, orders["output_limit"])
-        self._record = Record(orders["name"])
-        self._control = os.open(CONTROL, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._journal = self._write_to(Redactor(orders["redacted"]), nonce, orders["output_limit"])
+        self._record = self._tell_by(orders["name"])
+        self._control = self._hear_by()
         self._ended_by: str | None = None
         self._kill_at: float | None = None
         self._status: int | None = None
@@ -87,6 +70,23 @@ class Keep:
         }
         self._wake = wake
         self._talks: dict[int, Lines] = {self._control: Lines(), daemon: said}
+
+    # What a keeper inside a container has in other places
+
+    def _write_to(self, redactor: Redactor, nonce: str, limit: int) -> Journal:
+        return Journal(redactor, nonce, limit)
+
+    def _tell_by(self, name: str) -> Record:
+        return Record(name)
+
+    def _hear_by(self) -> int:
+        return os.open(CONTROL, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    @property
+    def exit_code(self) -> int:
+        """That of the attempt, which has ended; 128 + n if signal n ended it."""
+        code = os.waitstatus_to_exitcode(self._status or 0)
+        return code if code >= 0 else 128 - code
 
     @property
     def alone(self) -> bool:

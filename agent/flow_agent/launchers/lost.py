@@ -10,7 +10,8 @@ from pathlib import Path
 
 from flow_agent.launchers import linux
 from flow_agent.launchers.attempt import MARK
-from flow_agent.launchers.keep import KEEPER, make_room
+from flow_agent.launchers.keep import KEEPER
+from flow_agent.launchers.room import make_room
 from flow_agent.launchers.spool import read_json
 
 KILLS = 100
