@@ -225,7 +225,7 @@ def test_an_own_dockerfile_is_built_in_the_current_folder(
     )
     image = made.location["image"]
     assert python(engine, image, "[os.environ['MADE'], os.environ['ODD']]") == ["here", 'a"`$b\\']
-    assert python(engine, image, "sorted(os.listdir('/work'))") == [".dockerignore", "Dockerfile", "wanted.txt"]
+    assert python(engine, image, "sorted(os.listdir('/work'))") == ["Dockerfile", "wanted.txt"]
     assert sorted(path.name for path in folder.iterdir()) == [".dockerignore", "Dockerfile", "left.txt", "wanted.txt"]
 
 

@@ -177,7 +177,7 @@ def test_a_context_holds_what_is_not_left_out(tmp_path: Path) -> None:
     theirs, ours = io.BytesIO(), io.BytesIO()
     image_context.theirs(theirs, "FROM x\n", context, patterns, walk)
     image_context.ours(ours, "FROM x\n", image, {"files/0/data": data}, patterns, walk)
-    assert sorted(files_of(theirs)) == ["Dockerfile.flow-agent", "sub/wanted"]
+    assert sorted(files_of(theirs)) == [".dockerignore", "Dockerfile.flow-agent", "sub/wanted"]
     found = files_of(ours)
     assert sorted(found) == ["Dockerfile.flow-agent", "image/flows/x.flow"]
     assert found["image/flows/x.flow"].mode == 0o644

@@ -156,13 +156,16 @@ async def connected(address: Address | None = None) -> AsyncIterator[Engine]:
 def _knock(url: str) -> None:
     """See that somebody listens on a socket of this machine; the SDK leaves its own open when nobody does.
 
-    Raises OSError.
+    Raises EngineError.
     """
     path = url.removeprefix("unix://")
     if path != url:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
             door.settimeout(CONNECT_WITHIN)
-            door.connect("/" + path.lstrip("/"))
+            try:
+                door.connect("/" + path.lstrip("/"))
+            except OSError as error:
+                raise errors.explained("connecting", url, error) from error
 
 
 def _sdk() -> Any:

@@ -14,6 +14,7 @@ Walk = Callable[[Path, list[str]], Iterable[str]]
 
 DOCKERFILE = "Dockerfile.flow-agent"
 """The name of the text that is built; an author's file of that name is left out."""
+IGNORED = ".dockerignore"
 
 
 def ours(  # noqa: PLR0917 - what one context holds
@@ -45,8 +46,11 @@ def theirs(file: IO[bytes], dockerfile: str, folder: Path, patterns: list[str], 
     Raises OSError: something cannot be read.
     """
     with tarfile.open(fileobj=file, mode="w") as archive:
-        _folder(archive, folder, "", (path for path in walk(folder, patterns) if path != DOCKERFILE))
+        left_out = {DOCKERFILE, IGNORED}
+        _folder(archive, folder, "", (path for path in walk(folder, patterns) if path not in left_out))
         _text(archive, DOCKERFILE, dockerfile)
+        # The engine takes these two away once it has read them: else `COPY .` would copy them.
+        _text(archive, IGNORED, f"{DOCKERFILE}\n{IGNORED}\n")
 
 
 def patterns_of(text: str) -> list[str]:
