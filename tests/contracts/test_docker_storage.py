@@ -19,8 +19,9 @@ from flow_agent.registration import build_registrations
 from flow_agent.registration import discard as discard_registration
 from flow_agent.storages import Docker
 from flow_agent.testing.storage_contract import Secrets
-from servers.docker_engine import IMAGE, DockerEngine
-from servers.docker_image import MINOR
+from images import names, without_further_images
+from servers.docker_engine import DockerEngine
+from servers.docker_image import IMAGE, MINOR
 from servers.registry import PASSWORD, USER, Registry, registry_running
 
 SCRIPT = """
@@ -48,12 +49,8 @@ def engine(docker_engine: DockerEngine, own_home: Path, monkeypatch: pytest.Monk
     """The engine, and that it has no other images afterwards."""
     monkeypatch.setenv("DOCKER_HOST", docker_engine.url)
     monkeypatch.setenv("DOCKER_CONFIG", str(own_home / "docker"))
-    engine = docker_engine.connect()
-    before = names(engine)
-    yield engine
-    for name in names(engine) - before:
-        engine.sdk.remove_image(name, force=True)
-    engine.close()
+    with without_further_images(docker_engine) as engine:
+        yield engine
 
 
 @pytest.fixture
@@ -65,11 +62,6 @@ def make() -> Make:
         return Docker(**{**base, "local_image": True, **given})
 
     return make
-
-
-def names(engine: Engine) -> set[str]:
-    """All names of images in the engine; what has none is for the next build, as after any `docker build`."""
-    return {name for image in engine.sdk.images() for name in image["RepoTags"] or () if name != "<none>:<none>"}
 
 
 def registered(storage: Docker, *runs: Callable[..., Any]) -> Registration:

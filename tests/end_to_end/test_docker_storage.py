@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from command import Cli
+from images import without_further_images
 from servers.docker_engine import DockerEngine
 from servers.docker_image import IMAGE
 from servers.registry import PASSWORD, Registry
@@ -53,12 +54,8 @@ def scripted(n: int = 2):
 @pytest.fixture
 def cli(cli: Cli, docker_engine: DockerEngine) -> Iterator[Cli]:
     cli.env |= {"DOCKER_HOST": docker_engine.url, "DOCKER_CONFIG": str(cli.folder / "docker")}
-    engine = docker_engine.connect()
-    before = {name for image in engine.sdk.images() for name in image["RepoTags"] or ()}
-    yield cli
-    for name in {name for image in engine.sdk.images() for name in image["RepoTags"] or ()} - before:
-        engine.sdk.remove_image(name, force=True)
-    engine.close()
+    with without_further_images(docker_engine):
+        yield cli
 
 
 def flows(cli: Cli, registry: str | None, *, name: str, secret: str | None = None) -> str:

@@ -12,6 +12,7 @@ from flow_agent.cli import VERBS
 from flow_agent.model import RETRIED, Reason, State
 from flow_agent.storages.dockerfile import default_base
 from generated.examples import Block, ExampleError, Sandbox, blocks, fits, perform
+from images import without_further_images
 from servers import gcs
 from servers.azure import make_container
 from servers.docker_image import IMAGE
@@ -71,15 +72,9 @@ def test_the_examples_of_scripts_on_each_host_do_what_the_page_shows(tmp_path, s
 def test_the_examples_of_images_do_what_the_page_shows(tmp_path, docker_engine):
     """The reader's base image is that of the tests here: none can be pulled everywhere."""
     base, tag = default_base().split(":")
-    engine = docker_engine.connect()
-    before = {found for image in engine.sdk.images() for found in image["RepoTags"] or ()}
-    try:
+    with without_further_images(docker_engine) as engine:
         engine.sdk.tag(IMAGE, base, tag)
         assert perform(IMAGES, tmp_path, {"DOCKER_HOST": docker_engine.url}) >= 5
-    finally:
-        for left in {found for image in engine.sdk.images() for found in image["RepoTags"] or ()} - before:
-            engine.sdk.remove_image(left, force=True)
-        engine.close()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
