@@ -107,17 +107,20 @@ async def spec(
 ) -> LaunchSpec:
     """What a launcher needs to know of the attempt.
 
-    Raises SecretNotFound, SecretUnavailable.
+    Raises SecretNotFound, SecretUnavailable. LaunchError: the launcher cannot reach the flow.
     """
     registration, run = claim.registration, claim.run
     resolver = means.secrets.for_run(registration)
     secrets = {name: await resolver.get(name) for name in registration.secrets}
     config = registration.run_config
     here = (run.launcher or PROCESS) == PROCESS
-    registry = _registry(registration, secrets)
-    given = {name: value for name, value in secrets.items() if name not in registry}
-    if config.get("image") and here:
-        await tell("WARNING", f"the run config's image {config['image']!r} is not used: this agent starts processes")
+    for_registries = _registry_secrets(registration)
+    registry = next(({name: secrets[name]} for name in for_registries if name in secrets), {})
+    given = {name: value for name, value in secrets.items() if name not in for_registries}
+    stored_in = _image_of(registration, fetched, here=here)
+    if config.get("image") and (here or stored_in):
+        why = "this agent starts processes" if here else f"the flow lies in the image {stored_in}"
+        await tell("WARNING", f"the run config's image {config['image']!r} is not used: {why}")
     return LaunchSpec(
         run_id=run.id,
         flow=run.flow,
@@ -129,7 +132,7 @@ async def spec(
         deadline=deadline,
         grace=means.grace,
         interpreter=await _interpreter(registration) if here else None,
-        python=registration.python if registration.kind == "pickle" else None,
+        python=registration.python if registration.kind in {"pickle", "image"} else None,
         working_dir=config.get("working_dir"),
         env={
             **(means.variables if here else means.env),
@@ -143,16 +146,36 @@ async def spec(
         memory_limit=config.get("memory_limit"),
         cpu_time_limit=config.get("cpu_time_limit"),
         nice=config.get("nice"),
-        image=config.get("image") or fetched.payload.get("image"),
-        container={} if here else config,
+        image=stored_in or config.get("image"),
+        container={} if here else {**config, **_pulled(fetched)},
         registry=registry,
     )
 
 
-def _registry(registration: Registration, secrets: Mapping[str, str]) -> Mapping[str, str]:
-    """The secret for the registry of the run's image, which is no business of the flow, by its name."""
-    named = [str(place.get("registry_secret")) for place in (registration.run_config, registration.storage)]
-    return next(({name: secrets[name]} for name in named if name in secrets), {})
+def _registry_secrets(registration: Registration) -> list[str]:
+    """The names of the secrets for the registry of the run's image, which are no business of the flow."""
+    named = [place.get("registry_secret") for place in (registration.storage, registration.run_config)]
+    return [str(name) for name in named if name]
+
+
+def _image_of(registration: Registration, fetched: Fetched, *, here: bool) -> str | None:
+    """The image that the flow lies in, if it lies in one.
+
+    Raises LaunchError: a process of this machine cannot see into it.
+    """
+    image = fetched.payload.get("image")
+    if image is not None and here:
+        raise LaunchError(
+            f"flow {registration.flow!r} lies in the image {image}, and this agent was asked to start it in a process",
+            hint="register it without a run config or with DockerRun(), for agents with the launcher docker",
+        )
+    return None if image is None else str(image)
+
+
+def _pulled(fetched: Fetched) -> dict[str, str]:
+    """When the image that the flow lies in is pulled, where its storage knows better than the run config."""
+    pull = fetched.payload.get("pull", "missing")
+    return {} if pull == "missing" else {"pull_policy": str(pull)}
 
 
 def attempt_variables(configured: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

@@ -68,8 +68,8 @@ def make() -> Make:
 
 
 def names(engine: Engine) -> set[str]:
-    """All names of images in the engine, and the ids of those without one."""
-    return {name for image in engine.sdk.images() for name in (image["RepoTags"] or [image["Id"]])}
+    """All names of images in the engine; what has none is for the next build, as after any `docker build`."""
+    return {name for image in engine.sdk.images() for name in image["RepoTags"] or () if name != "<none>:<none>"}
 
 
 def registered(storage: Docker, *runs: Callable[..., Any]) -> Registration:
@@ -213,10 +213,15 @@ def test_an_own_dockerfile_is_built_in_the_current_folder(
     (folder / "wanted.txt").write_text("wanted")
     (folder / "left.txt").write_text("left")
     (folder / ".dockerignore").write_text("left.*\n")
-    (folder / "Dockerfile").write_text(f"# escape=`\nFROM {IMAGE}\nARG WHAT\nENV MADE=$WHAT\nCOPY . /work/\n")
+    stages = f"FROM {IMAGE} AS one\nARG WHAT\nENV MADE=$WHAT\nCOPY . /work/\nFROM one\nENV MADE=no\n"
+    (folder / "Dockerfile").write_text(f"# escape=`\n{stages}")
     monkeypatch.chdir(folder)
     made = registered(
-        make(dockerfile="Dockerfile", env_vars={"ODD": 'a"`$b\\'}, build_kwargs={"buildargs": {"WHAT": "here"}})
+        make(
+            dockerfile="Dockerfile",
+            env_vars={"ODD": 'a"`$b\\'},
+            build_kwargs={"buildargs": {"WHAT": "here"}, "target": "one"},
+        )
     )
     image = made.location["image"]
     assert python(engine, image, "[os.environ['MADE'], os.environ['ODD']]") == ["here", 'a"`$b\\']
@@ -225,12 +230,21 @@ def test_an_own_dockerfile_is_built_in_the_current_folder(
 
 
 def test_what_did_not_change_is_not_built_again(
-    make: Make, registry: Registry, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    make: Make, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "data").write_text("a")
-    given = {"image_name": "cached", "files": {str(tmp_path / "data"): "/data"}, "env_vars": {"A": "b"}}
-    first = registered(make(registry_url=registry.address, **given))
-    assert registered(make(registry_url=registry.address, **given)).digest == first.digest
+    (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY . /work/\n")
+    monkeypatch.chdir(tmp_path)
+
+    def layers(run: Callable[..., Any]) -> list[str]:
+        found: list[str] = engine.sdk.inspect_image(registered(make(dockerfile="Dockerfile"), run).location["image"])[
+            "RootFS"
+        ]["Layers"]
+        return found
+
+    first, same, other = layers(double), layers(double), layers(triple)
+    assert first == same
+    assert first[:-1] == other[:-1]
+    assert first[-1] != other[-1]
 
 
 # Errors of building

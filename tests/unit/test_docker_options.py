@@ -20,7 +20,7 @@ from flow_agent.engine.images import Access, walk
 from flow_agent.errors import RegistrationError, SecretNotFound
 from flow_agent.run_configs import Secret
 from flow_agent.storages import Docker, image_context
-from flow_agent.storages.dockerfile import default_base, dockerfile, escape_of
+from flow_agent.storages.dockerfile import default_base, dockerfile
 from flow_agent.storages.image_build import address, named
 from flow_agent.storages.image_check import judge
 from flow_agent.testing.storage_contract import SECRET
@@ -132,10 +132,10 @@ def test_the_engine_s_address_takes_certificates(tls: Any) -> None:
 
 def test_what_changes_often_comes_last() -> None:
     text = dockerfile(
-        "FROM a\n",
+        "a",
         variables={"A": 'b "c" $d \\'},
         dependencies=["x>=1", "y; python_version < '4'"],
-        files={".flow-agent/files/0/a": "/data a"},
+        files={"files/0/a": "/data a"},
         commands=["RUN b"],
     )
     assert text.splitlines() == [
@@ -143,18 +143,10 @@ def test_what_changes_often_comes_last() -> None:
         'ENV A="b \\"c\\" \\$d \\\\"',
         'RUN ["python3", "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check", "x>=1",'
         " \"y; python_version < '4'\"]",
-        'COPY [".flow-agent/files/0/a", "/data a"]',
+        'COPY ["files/0/a", "/data a"]',
         "RUN b",
-        'COPY [".flow-agent/image/", "/opt/flow-agent/"]',
+        'COPY ["image/", "/opt/flow-agent/"]',
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "escape"),
-    [("FROM a", "\\"), ("# escape=`\nFROM a", "`"), ("# syntax=x\n# escape = `\n", "`"), ("# a\n# escape=`", "\\")],
-)
-def test_the_escape_of_a_dockerfile_is_found(text: str, escape: str) -> None:
-    assert escape_of(text) == escape
 
 
 def test_the_base_image_has_the_python_that_registers() -> None:
@@ -164,37 +156,31 @@ def test_the_base_image_has_the_python_that_registers() -> None:
 # The context
 
 
-def test_the_context_holds_what_is_not_left_out(tmp_path: Path) -> None:
+def files_of(buffer: io.BytesIO) -> dict[str, tarfile.TarInfo]:
+    buffer.seek(0)
+    with tarfile.open(fileobj=buffer) as archive:
+        found = {member.name: member for member in archive if member.isfile()}
+    assert {member.uid for member in found.values()} == {0}
+    return found
+
+
+def test_a_context_holds_what_is_not_left_out(tmp_path: Path) -> None:
     context, image, data = (tmp_path / name for name in ("context", "image", "data"))
-    for folder in (context / "sub", context / ".flow-agent", image / "flows", data):
+    for folder in (context / "sub", image / "flows", data):
         folder.mkdir(parents=True)
     (context / "sub/wanted").write_text("a")
     (context / "sub/left.log").write_text("b")
-    (context / ".flow-agent/theirs").write_text("c")
     (image / "flows/x.flow").write_text("d")
     (image / "flows/x.flow").chmod(0o600)
     (data / "left.log").write_text("e")
-    (tmp_path / "ignore").write_text("﻿# a comment\n\n**/*.log\n")
-    buffer = io.BytesIO()
-    image_context.write(
-        buffer,
-        dockerfile="FROM x\n",
-        image=image,
-        files={".flow-agent/files/0/data": data},
-        context=context,
-        patterns=image_context.patterns_of(tmp_path / "ignore"),
-        walk=walk,
-    )
-    buffer.seek(0)
-    with tarfile.open(fileobj=buffer) as archive:
-        members = {member.name: member for member in archive}
-    assert sorted(name for name, member in members.items() if member.isfile()) == [
-        ".flow-agent/Dockerfile",
-        ".flow-agent/image/flows/x.flow",
-        "sub/wanted",
-    ]
-    assert members[".flow-agent/image/flows/x.flow"].mode == 0o644
-    assert {member.uid for member in members.values()} == {0}
+    patterns = image_context.patterns_of("# a comment\n\n**/*.log\n")
+    theirs, ours = io.BytesIO(), io.BytesIO()
+    image_context.theirs(theirs, "FROM x\n", context, patterns, walk)
+    image_context.ours(ours, "FROM x\n", image, {"files/0/data": data}, patterns, walk)
+    assert sorted(files_of(theirs)) == [".dockerignore", "Dockerfile.flow-agent", "sub/wanted"]
+    found = files_of(ours)
+    assert sorted(found) == ["Dockerfile.flow-agent", "image/flows/x.flow"]
+    assert found["image/flows/x.flow"].mode == 0o644
 
 
 # The look into the image

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -126,6 +127,7 @@ def connect(address: Address | None = None) -> Engine:
         )
 
     def open_it() -> Engine:
+        _knock(address.shown)
         # Left to ask for the version itself, the SDK closes nothing where there is no answer.
         with contextlib.closing(client(docker.constants.DEFAULT_DOCKER_API_VERSION, CONNECT_WITHIN)) as asking:
             version = asking.version(api_version=False)["ApiVersion"]
@@ -149,6 +151,21 @@ async def connected(address: Address | None = None) -> AsyncIterator[Engine]:
         yield engine
     finally:
         engine.close()
+
+
+def _knock(url: str) -> None:
+    """See that somebody listens on a socket of this machine; the SDK leaves its own open when nobody does.
+
+    Raises EngineError.
+    """
+    path = url.removeprefix("unix://")
+    if path != url:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+            door.settimeout(CONNECT_WITHIN)
+            try:
+                door.connect("/" + path.lstrip("/"))
+            except OSError as error:
+                raise errors.explained("connecting", url, error) from error
 
 
 def _sdk() -> Any:

@@ -113,14 +113,19 @@ def push(engine: Engine, image: str, access: Access, progress: Progress) -> str:
     return digest
 
 
-def build(
-    engine: Engine, context: IO[bytes], image: str, *, dockerfile: str, options: Mapping[str, Any], progress: Progress
+def build(  # noqa: PLR0917 - what one build is
+    engine: Engine,
+    context: IO[bytes],
+    image: str | None,
+    dockerfile: str,
+    options: Mapping[str, Any],
+    progress: Progress,
 ) -> str:
-    """Build the archive ``context``, in which ``dockerfile`` lies, as ``image``; gives its id.
+    """Build the archive ``context``, in which ``dockerfile`` lies, as ``image`` (None: without a name); gives its id.
 
     Raises EngineError: a step fails; the message holds the step and the last of its output.
     """
-    what = f"building the image {image}"
+    what = f"building the image {image}" if image else "building the dockerfile"
 
     def ask() -> Iterable[Mapping[str, Any]]:
         found: Iterable[Mapping[str, Any]] = engine.sdk.build(

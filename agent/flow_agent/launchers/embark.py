@@ -113,6 +113,13 @@ class Embark:
         except EngineError as error:
             if not error.missing:
                 raise
+            if (host := spec.payload.get("host")) and policy == "never":
+                raise LaunchError(
+                    f"the engine at {self._engine.address.shown} has no image {image}; it was built on {host}, and"
+                    " pushed to no registry",
+                    hint="register the flow with Docker(registry_url=...), or give it and the agents of that engine a"
+                    " label of their own",
+                ) from error
             if policy != "missing":
                 raise LaunchError(
                     f"the engine at {self._engine.address.shown} has no image {image}, and pull_policy is {policy!r}",

@@ -106,7 +106,7 @@ async def submit_runs(
 
     Raises NotFound: no such flow. ParametersInvalid: they do not fit; for a script that follows its source that is
     the warning, since the attempt may load another signature. InvalidInput: a label, count, key, priority or due
-    time cannot be.
+    time cannot be, or no launcher such as the run config asks for can start what the storage holds.
     """
     from flow_agent.registration import check_parameters  # noqa: PLC0415 - most verbs do not submit
 

@@ -106,6 +106,8 @@ class Docker(Storage):
         if (path or root) and not stored_as_script:
             given = "path" if path else "root"
             raise ValueError(f"Docker: {given} is for scripts, but stored_as_script is off; add stored_as_script=True")
+        if "target" in self.build_kwargs and dockerfile is None:
+            raise ValueError("Docker: build_kwargs has target, which is a stage of a dockerfile, and none is given")
         if path and root:
             raise ValueError(
                 "Docker: path is a file that the image has already, and root a folder of this machine that comes along;"
@@ -151,7 +153,7 @@ class Docker(Storage):
         location = registration.location
         pinned = registration.digest is not None
         image = location["image"] if pinned else location["name"]
-        # Of an image that is not pinned another one may have the name by now; one that was not pushed is in no registry.
+        # What is not pinned may have moved since it was pulled; what was not pushed is in no registry.
         pull = "never" if not location["pushed"] else "missing" if pinned else "always"
         payload = {**location["inside"], "image": image, "pull": pull, "host": location["host"]}
         digest = location["digest"].partition(":")[2] if pinned else digest_of_text(image)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from flow_agent.checks import slug
 from flow_agent.storages import author, image_check, image_context, image_layout, payload
 from flow_agent.storages.base import Stored
-from flow_agent.storages.dockerfile import OURS, default_base, dockerfile
+from flow_agent.storages.image_plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,12 +42,9 @@ def store(storage: Docker, flows: Sequence[Flow]) -> dict[str, Stored]:
 
     name = named(storage, flows)
     with TemporaryDirectory(prefix="flow-agent-") as folder, _as_registration_error(storage):
-        image = Path(folder)
-        laid = image_layout.lay(storage, flows, image)
-        with TemporaryFile(prefix="flow-agent-") as context:
-            base = _write_context(storage, image, context)
-            context.seek(0)
-            location = blocking(lambda: _made(storage, name, base, context))
+        plan = Plan(storage, name, Path(folder))
+        laid = image_layout.lay(storage, flows, plan.image)
+        location = blocking(lambda: _made(plan))
     return {each.flow: _stored(storage, each, location) for each in laid}
 
 
@@ -70,70 +67,16 @@ def _stored(storage: Docker, laid: Laid, location: dict[str, Any]) -> Stored:
     )
 
 
-def _write_context(storage: Docker, image: Path, context: IO[bytes]) -> str | None:
-    """Write the archive that is built; gives the base image, or None where the author's Dockerfile names it."""
-    from flow_agent.engine.images import walk
-
-    base, folder, ignored = storage.base_image or default_base(), None, storage.dockerignore
-    begin = f"FROM {base}"
-    if storage.dockerfile is not None:
-        folder = Path.cwd()
-        begin = _read(storage.dockerfile, "dockerfile")
-        usual = folder / ".dockerignore"
-        ignored = ignored or (usual if usual.is_file() else None)
-    if ignored is not None:
-        _read(ignored, "dockerignore")
-    files = {f"{OURS}/files/{number}/{source.name}": source for number, source in enumerate(storage.files)}
-    for source in storage.files:
-        if not source.exists():
-            raise _not_there(source, "files")
-    text = dockerfile(
-        begin,
-        variables=storage.env_vars,
-        dependencies=storage.python_dependencies,
-        files=dict(zip(files, storage.files.values(), strict=True)),
-        commands=storage.extra_dockerfile_commands,
-    )
-    image_context.write(
-        context,
-        dockerfile=text,
-        image=image,
-        files=files,
-        context=folder,
-        patterns=image_context.patterns_of(ignored),
-        walk=walk,
-    )
-    return None if storage.dockerfile is not None else base
-
-
-def _read(file: Path, argument: str) -> str:
-    from flow_agent.errors import RegistrationError
-
-    if not file.is_file():
-        raise _not_there(file, argument)
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RegistrationError(f"{argument} {file} is no text in UTF-8: {error}") from error
-
-
-def _not_there(path: Path, argument: str) -> Exception:
-    from flow_agent.errors import RegistrationError
-
-    return RegistrationError(
-        f"{argument} names {path}, which is not there", hint=f"paths are relative to the current folder, {Path.cwd()}"
-    )
-
-
-async def _made(storage: Docker, name: str, base: str | None, context: IO[bytes]) -> dict[str, Any]:
+async def _made(plan: Plan) -> dict[str, Any]:
     """Build, look, push; where the image is then."""
     import anyio
 
     from flow_agent.engine import images
 
-    access = await _access(storage, name, base)
+    storage, name = plan.storage, plan.name
+    access = await _access(storage, name, plan.base)
     async with _working(storage) as (engine, progress):
-        made = await _built(storage, engine, name, base, context, access, progress)
+        made = await _built(plan, engine, access, progress)
         location: dict[str, Any] = {"name": name, "id": made, "host": socket.gethostname()}
         try:
             if not storage.ignore_healthchecks:
@@ -152,26 +95,40 @@ async def _made(storage: Docker, name: str, base: str | None, context: IO[bytes]
         return {**location, "image": f"{name.rpartition(':')[0]}@{digest}", "digest": digest, "pushed": True}
 
 
-async def _built(  # noqa: PLR0917 - what one build knows
-    storage: Docker,
-    engine: Engine,
-    name: str,
-    base: str | None,
-    context: IO[bytes],
-    access: Access,
-    progress: Progress,
-) -> str:
-    """The id of the new image."""
-    from flow_agent.engine import images
+async def _built(plan: Plan, engine: Engine, access: Access, progress: Progress) -> str:
+    """The id of the new image.
 
+    The author's Dockerfile is built by itself: what it copies from its folder has nothing of ours, and a new version
+    of a flow does not build it again.
+    """
+    storage, base = plan.storage, plan.base
     options = dict(storage.build_kwargs)
     if base is not None:
         await _base(storage, engine, base, access, progress)
     else:
-        options.setdefault("pull", not storage.local_image)
-    dockerfile = image_context.DOCKERFILE
-    build = partial(images.build, engine, context, name, dockerfile=dockerfile, options=options, progress=progress)
-    return await engine.detached(f"building {name}", build)
+        first = {"pull": not storage.local_image, **options}
+        base = await _build(engine, plan.theirs, None, first, progress)
+        options = {key: value for key, value in options.items() if key not in {"buildargs", "pull", "target"}}
+    return await _build(engine, partial(plan.ours, base=base), plan.name, options, progress)
+
+
+async def _build(
+    engine: Engine,
+    write: Callable[[IO[bytes]], None],
+    name: str | None,
+    options: Mapping[str, Any],
+    progress: Progress,
+) -> str:
+    """The id of an image, made from the context that ``write`` writes."""
+    import anyio.to_thread
+
+    from flow_agent.engine import images
+
+    with TemporaryFile(prefix="flow-agent-") as context:
+        await anyio.to_thread.run_sync(write, context)
+        context.seek(0)
+        build = partial(images.build, engine, context, name, image_context.DOCKERFILE, options, progress)
+        return await engine.detached(f"building {name or 'the dockerfile'}", build)
 
 
 async def _base(storage: Docker, engine: Engine, base: str, access: Access, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""The build context of an image, as one archive: our files, the author's, and the folder of his Dockerfile."""
+"""The contexts of builds, each as one archive: the author's folder with his Dockerfile, and what we put into images."""
 
 from __future__ import annotations
 
@@ -9,54 +9,53 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
-from flow_agent.storages.dockerfile import OURS
-
 Walk = Callable[[Path, list[str]], Iterable[str]]
 """What of a folder is not left out by patterns, as paths relative to it."""
 
-DOCKERFILE = f"{OURS}/Dockerfile"
+DOCKERFILE = "Dockerfile.flow-agent"
+"""The name of the text that is built; an author's file of that name is left out."""
+IGNORED = ".dockerignore"
 
 
-def write(
+def ours(  # noqa: PLR0917 - what one context holds
     file: IO[bytes],
-    *,
     dockerfile: str,
     image: Path,
     files: Mapping[str, Path],
-    context: Path | None,
     patterns: list[str],
     walk: Walk,
 ) -> None:
-    """Write the archive to ``file``.
+    """Write to ``file`` the text ``dockerfile``, and ``image``, a folder of ours with the flows.
 
-    ``dockerfile`` is the text that is built; ``image`` is a folder of ours, which lies at ``OURS/image``; ``files`` are
-    the author's by their names in the context; ``context`` is the folder that his Dockerfile copies from. Of his
-    folders what ``patterns`` name is left out.
+    ``files`` are the author's by their names in the context; of his folders what ``patterns`` name is left out.
 
-    Raises OSError: one cannot be read. FileNotFoundError: one is not there.
+    Raises OSError: one cannot be read.
     """
     with tarfile.open(fileobj=file, mode="w") as archive:
-        if context is not None:
-            kept = [path for path in walk(context, patterns) if path.partition("/")[0] != OURS]
-            _folder(archive, context, "", kept)
         for name, source in files.items():
+            _entry(archive, source, name, follow=True)
             if source.is_dir():
-                _entry(archive, source, name, follow=True)
                 _folder(archive, source, f"{name}/", walk(source, patterns))
-            else:
-                _entry(archive, source, name, follow=True)
         _text(archive, DOCKERFILE, dockerfile)
-        _ours(archive, image)
+        _open_to_all(archive, image)
 
 
-def patterns_of(file: Path | None) -> list[str]:
-    """The patterns in a file such as ``.dockerignore``; none without one.
+def theirs(file: IO[bytes], dockerfile: str, folder: Path, patterns: list[str], walk: Walk) -> None:
+    """Write to ``file`` the author's text ``dockerfile`` and ``folder``, without what ``patterns`` name.
 
-    Raises OSError: it cannot be read.
+    Raises OSError: something cannot be read.
     """
-    if file is None:
-        return []
-    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        left_out = {DOCKERFILE, IGNORED}
+        _folder(archive, folder, "", (path for path in walk(folder, patterns) if path not in left_out))
+        _text(archive, DOCKERFILE, dockerfile)
+        # The engine takes these two away once it has read them: else `COPY .` would copy them.
+        _text(archive, IGNORED, f"{DOCKERFILE}\n{IGNORED}\n")
+
+
+def patterns_of(text: str) -> list[str]:
+    """The patterns in the text of a ``.dockerignore``."""
+    lines = [line.strip() for line in text.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -82,10 +81,10 @@ def _entry(archive: tarfile.TarFile, source: Path, name: str, *, follow: bool) -
             archive.addfile(info, opened)
 
 
-def _ours(archive: tarfile.TarFile, image: Path) -> None:
+def _open_to_all(archive: tarfile.TarFile, image: Path) -> None:
     """What everybody in the image may read, whoever its user is."""
     for source in [image, *sorted(image.rglob("*"))]:
-        info = tarfile.TarInfo(f"{OURS}/image/{source.relative_to(image).as_posix()}".removesuffix("/."))
+        info = tarfile.TarInfo(f"image/{source.relative_to(image).as_posix()}".removesuffix("/."))
         if source.is_symlink():
             info.type, info.linkname = tarfile.SYMTYPE, str(source.readlink())
             archive.addfile(info)

@@ -20,7 +20,7 @@ _LONGEST_NAME = 255
 
 BUILD_KWARGS = frozenset(
     {"buildargs", "cache_from", "container_limits", "extra_hosts", "forcerm", "isolation", "labels", "network_mode"}
-    | {"nocache", "platform", "pull", "rm", "shmsize", "squash", "timeout", "use_config_proxy"}
+    | {"nocache", "platform", "pull", "rm", "shmsize", "squash", "target", "timeout", "use_config_proxy"}
 )
 """Arguments of a build that an author may give; the others are what the storage itself decides."""
 
