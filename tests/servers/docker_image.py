@@ -14,13 +14,12 @@ from pathlib import Path
 
 IMAGE = "python-for-tests:1"
 LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "ensurepip", "tkinter", "turtledemo", "site-packages"}
-LEFT_OUT |= {"dist-packages", "__pycache__", "pydoc_data", "EXTERNALLY-MANAGED"}
+LEFT_OUT |= {"dist-packages", "pydoc_data", "EXTERNALLY-MANAGED"}
 MINOR = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 OLD = f"""#!/usr/local/bin/{MINOR}
-import runpy, sys
+import sys
 sys.version_info = (3, 8, 18, "final", 0)
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+exec(sys.argv[2])
 """
 """Stands in for a Python that is too old: it says that it is, to whatever it runs."""
 

@@ -28,6 +28,7 @@ from flow_agent.launchers.journal import Journal
 from flow_agent.launchers.keep import CHUNK, Keep
 from flow_agent.launchers.lines import Lines
 from flow_agent.launchers.record import Record
+from flow_agent.runner import forked
 
 TYPE_CHECKING = False  # as in the keeper
 if TYPE_CHECKING:
@@ -169,8 +170,8 @@ def main() -> int:
     except NotStarted as error:
         os.write(OUT, line(failed=str(error)))
         return 1
-    if attempt is None:
-        return 1
+    if attempt is None:  # this is its process
+        forked.main()
     os.write(OUT, line(hello={"python": list(sys.version_info[:3]), "pid": attempt.pid}))
     for descriptor in (IN, OUT):
         os.set_blocking(descriptor, False)
@@ -201,6 +202,9 @@ def _started(orders: dict[str, Any]) -> Any:
         go["cwd"] = here if here != "/" else os.path.join(orders["folder"], "work")
     secret = set(orders["redacted"])
     read = {name: value for name, value in given.items() if name.startswith(STARTS_WITH) and value not in secret}
-    # Its own program: what an image does at the start of its Python is not ours to leave out.
-    argv = [sys.executable or "python3", "-P", sys.argv[0], orders["kind"]]
+    if not read and linux.threads() == 1:
+        forked.make_ahead()
+        return start(None)
+    # What is read at the start of an interpreter needs one that starts; and no other threads survive a fork.
+    argv = [sys.executable or "python3", "-P", sys.path[0], orders["kind"]]
     return start({"argv": argv, "env": {**os.environ, **read}})

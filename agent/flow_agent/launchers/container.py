@@ -15,6 +15,33 @@ from flow_agent.model import Json, LaunchSpec, Reason
 PLACE = "/flow-agent"
 """Where the volume with runner and folder lies in the container."""
 FOLDER = f"{PLACE}/{RUN}"
+BEGIN = f"""import json, os, sys
+if sys.version_info < (3, 11):
+    sys.stdout.write(json.dumps({{"old": "%d.%d.%d" % tuple(sys.version_info[:3])}}) + "\\n")
+    sys.exit(3)
+def line():
+    found = b""
+    while not found.endswith(b"\\n"):
+        found += os.read(0, 1) or sys.exit(4)
+    return found
+try:
+    for name, size in json.loads(line()):
+        if size < 0:
+            os.mkdir("{PLACE}/" + name)
+            continue
+        with open("{PLACE}/" + name, "wb") as file:
+            while size:
+                data = os.read(0, min(size, 65536)) or sys.exit(4)
+                size -= file.write(data)
+except OSError as error:
+    print(json.dumps({{"denied": str(error)}}))
+    sys.exit(4)
+sys.path[:] = ["{PLACE}/{RUNNER}"] + [place for place in sys.path if place]
+from flow_agent.launchers.contained import main
+sys.exit(main())
+"""
+"""What the interpreter of an image is given, whichever that is: it takes the luggage from its standard input, as far as
+it comes that way, and goes on as the keeper. The folder in which it starts is none of its modules'."""
 OWN_NETWORKS = frozenset({"bridge", "default", "none"})
 """Networks that give a container no more than it has anyway."""
 UNBOUNDED = "1000000g"
@@ -87,7 +114,7 @@ def config(
     return {
         "Image": image,
         "Entrypoint": [program],
-        "Cmd": [f"{PLACE}/{RUNNER}", "container"],
+        "Cmd": ["-c", BEGIN],
         "Labels": labels_of(spec, owner, ref),
         "Volumes": {PLACE: {}},
         "ExposedPorts": {private: {} for private, _ in ports},

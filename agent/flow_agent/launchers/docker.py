@@ -30,10 +30,10 @@ from flow_agent.home import make_private
 from flow_agent.identity import lasting_id
 from flow_agent.launchers import ends
 from flow_agent.launchers.contained import RESULTS
-from flow_agent.launchers.container import FOLDER, REF, Owner
+from flow_agent.launchers.container import FOLDER, PLACE, REF, Owner
 from flow_agent.launchers.embark import Embark, Wishes
 from flow_agent.launchers.follower import Follower
-from flow_agent.launchers.luggage import unpacked
+from flow_agent.launchers.luggage import RUNNER, unpacked
 from flow_agent.launchers.post import Post
 from flow_agent.launchers.spool import SpoolReader
 from flow_agent.model import Ending, LaunchSpec
@@ -291,7 +291,7 @@ async def open_launcher(
     make_private(root)
     address = Address(url=options.get("url", ""), certificates=options.get("certificates"))
     async with connected(address) as engine:
-        archive = await anyio.to_thread.run_sync(runner_archive, home / "runner")
+        archive = await anyio.to_thread.run_sync(runner_archive, home / "runner", f"{PLACE}/{RUNNER}")
         owner = Owner(agent=agent, home=lasting_id(home, agent))
         async with anyio.create_task_group() as tasks:
             embark = Embark(engine, archive, owner, wishes)

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 from flow_agent import events
 from flow_agent.engine import containers, images, registries
 from flow_agent.engine.client import Engine
 from flow_agent.engine.progress import Progress
 from flow_agent.errors import EngineError, LaunchError
-from flow_agent.launchers import container
+from flow_agent.launchers import container, luggage
 from flow_agent.launchers.container import Owner
-from flow_agent.launchers.luggage import packed
 from flow_agent.model import LaunchSpec
 
 PROGRAMS = ("python3", "python")
@@ -57,6 +57,8 @@ class Embark:
     def __init__(self, engine: Engine, archive: Path, owner: Owner, wishes: Wishes) -> None:
         self._engine, self._archive, self._owner, self._wishes = engine, archive, owner, wishes
         self._pulling: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self._copied: set[str] = set()
+        """Images whose user may not write where the luggage goes."""
         self._programs: dict[str, str] = {}
         """What the interpreter is called, of images where it is not the first of PROGRAMS."""
 
@@ -176,20 +178,37 @@ class Embark:
     # What goes into it
 
     async def _begin(self, spec: LaunchSpec, made: str, image: str) -> None:
-        """Copy what it needs, start it, and give it its orders."""
+        """Start the container, and give it its luggage and its orders; what it may not take by itself is copied."""
+        goods = None
+        if image not in self._copied and not spec.container.get("user"):
+            goods = await anyio.to_thread.run_sync(luggage.said, self._archive, Path(spec.folder))
+        if goods is not None:
+            answer = await self._start(spec, made, goods)
+            if "denied" not in answer:
+                _check(answer, image)
+                return
+            self._copied.add(image)  # its user may not write there
 
         def copy() -> None:
-            containers.copy_into(self._engine, made, container.PLACE, packed(self._archive, Path(spec.folder)))
+            pieces = luggage.packed(self._archive, Path(spec.folder))
+            containers.copy_into(self._engine, made, container.PLACE, pieces)
 
         await self._engine.call("copying into the container", copy, seconds=COPY_WITHIN)
+        _check(await self._start(spec, made, luggage.NOTHING), image)
+
+    async def _start(self, spec: LaunchSpec, made: str, goods: bytes) -> dict[str, Any]:
+        """What the keeper says first."""
         orders = container.orders(spec, spec.deadline - time.monotonic())
-        data = json.dumps({"orders": orders}).encode() + b"\n"
+        data = goods + json.dumps({"orders": orders}).encode() + b"\n"
         said = await self._engine.call(
             "starting the container",
             lambda: containers.begin(self._engine, made, data, BEGIN_WITHIN),
             seconds=BEGIN_WITHIN * 2,
         )
-        _check(said, image)
+        try:
+            return dict(json.loads(said))
+        except (ValueError, TypeError):
+            return {"failed": f"its first word was {said[:200].decode(errors='replace')!r}"}
 
     @asynccontextmanager
     async def _undone(self, made: str) -> AsyncIterator[None]:
@@ -205,23 +224,19 @@ class Embark:
             await self._engine.call("removing", partial(containers.remove, self._engine, made))
 
 
-def _check(said: bytes, image: str) -> None:
+def _check(answer: Mapping[str, Any], image: str) -> None:
     """See that the attempt is parked.
 
     Raises LaunchError: it is not, and why.
     """
-    try:
-        message = json.loads(said)
-    except ValueError:
-        message = {}
-    if "hello" in message:
+    if "hello" in answer:
         return
-    if "old" in message:
+    if "old" in answer:
         raise LaunchError(
-            f"the image {image} has Python {message['old']}, expected 3.11 or newer",
+            f"the image {image} has Python {answer['old']}, expected 3.11 or newer",
             hint="use a newer image, such as python:3.12-slim",
         )
-    why = message.get("failed") or f"its first word was {said[:200].decode(errors='replace')!r}"
+    why = answer.get("failed") or answer.get("denied") or "it said something else than that it has"
     raise LaunchError(f"the attempt could not be started in a container of the image {image}: {why}")
 
 
