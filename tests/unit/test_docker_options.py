@@ -219,6 +219,31 @@ def test_a_pickle_that_was_changed_is_told(tmp_path: Path) -> None:
         judge(output, lambda _: None)
 
 
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("x = 1", "there is no flow 'a' in .*/a.py"),
+        ("raise KeyError('a thing')", "KeyError: 'a thing'"),
+        ("import os; print('bye', flush=True); os._exit(7)", r"exit code 7; it wrote:\n  bye"),
+        ("import os; os.kill(os.getpid(), 9)", "loading it was ended by signal 9"),
+        ("import no_such_module_anywhere", "No module named 'no_such_module_anywhere'"),
+        ("raise SystemExit('no')", "SystemExit: no"),
+        ("def (", "SyntaxError"),
+    ],
+)
+def test_a_script_that_cannot_be_loaded_is_told(script: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(script)
+    output = looked(image_folder(tmp_path / "i", kind="script", root=str(tmp_path), path="a.py"))
+    with pytest.raises(RegistrationError, match=says):
+        judge(output, lambda _: None)
+
+
+def test_a_check_that_did_not_come_to_its_end_is_no_good_sign() -> None:
+    with pytest.raises(RegistrationError, match="it could not be told") as caught:
+        judge('\nflow-agent-image: {"flow": "a"}\nKilled\n', lambda _: None)
+    assert "Killed" in str(caught.value)
+
+
 def test_what_a_flow_prints_while_it_is_loaded_is_no_verdict(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("print('flow-agent', end='')\ndef a(): pass\n")
     output = looked(image_folder(tmp_path / "i", kind="script", root=str(tmp_path), path="a.py"))
