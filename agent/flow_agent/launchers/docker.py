@@ -8,9 +8,7 @@ started the container, so that nothing is lost and nothing comes twice.
 from __future__ import annotations
 
 import contextlib
-import tarfile
 import time
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -29,26 +27,20 @@ from flow_agent.errors import EngineError
 from flow_agent.home import make_private
 from flow_agent.identity import lasting_id
 from flow_agent.launchers import ends
-from flow_agent.launchers.contained import RESULTS
-from flow_agent.launchers.container import FOLDER, PLACE, REF, Owner
+from flow_agent.launchers.container import PLACE, REF, Owner
 from flow_agent.launchers.embark import Embark, Wishes
+from flow_agent.launchers.epilogue import HUNG, Epilogue
 from flow_agent.launchers.follower import Follower
-from flow_agent.launchers.luggage import RUNNER, unpacked
+from flow_agent.launchers.luggage import RUNNER
 from flow_agent.launchers.post import Post
 from flow_agent.launchers.spool import SpoolReader
 from flow_agent.model import Ending, LaunchSpec
 from flow_agent.ports import Sink
 
-HUNG = 10.0
-"""Seconds after a stop's grace at which a container that has not ended is killed."""
 LATE = 5.0
 """Seconds after the deadline that the keeper was told, from which on nothing of its container can be running."""
-LOOK = 0.2
-"""Seconds between two looks at a container that was told to stop."""
 SWEEP = 5.0
 """Seconds between two tries to remove what could not be removed."""
-FETCH_WITHIN = 3600.0
-"""Seconds that a large return value may take out of its container."""
 CLEAR_WITHIN = 60.0
 """Seconds that an engine may be away while an agent starts."""
 
@@ -66,13 +58,12 @@ class DockerLauncher:
         self._keep, self._tasks = keep, tasks
         self._containers: dict[str, str] = {}
         """The ids of containers by ref: those of this life, and those that were adopted."""
+        self._epilogue = Epilogue(engine)
         self._post = Post(engine, tasks, self._containers.get)
         self._deadlines: dict[str, float] = {}
         self._parked: set[str] = set()
         self._stopped: set[str] = set()
         self._failed: set[str] = set()
-        self._gone: defaultdict[str, anyio.Event] = defaultdict(anyio.Event)
-        """By container: that ``wait`` has seen its end, so that nobody needs to look for it."""
         self._left: dict[str, str] = {}
         """Containers to be removed when the engine is back, by id, with their refs."""
 
@@ -119,71 +110,16 @@ class DockerLauncher:
                     if over:
                         if new := [line for line in reader.rest() if line.seq > after]:
                             await sink(new)
-                        return await self._ending(ref, container, follower, reader)
+                        ending = await self._epilogue.ending(container, follower, reader, stopped=ref in self._stopped)
+                        if not ends.is_success(ending):
+                            self._failed.add(ref)
+                        return ending
                     await news.wait()
         finally:
             if follower.over or follower.mirror.exit is not None:
-                self._gone[container].set()
+                self._epilogue.seen(container)
             scope.cancel()
             follower.close()
-
-    async def _ending(self, ref: str, container: str, follower: Follower, reader: SpoolReader) -> Ending:
-        if follower.failure is not None:
-            raise follower.failure
-        record = follower.mirror.exit
-        stopped = ref in self._stopped
-        if record is None:
-            ending = ends.without_record(follower.state, follower.away, stopped=stopped, tail=reader.tail)
-            if ending.lost and follower.state is not None:
-                ending = await self._with_words(container, ending)
-        else:
-            out_of_memory = ends.wants_evidence(record) and await self._ran_out_of_memory(container)
-            ending = ends.of_record(record, reader, out_of_memory=out_of_memory)
-            if ending.receipt is not None and ending.receipt.get("ok"):
-                ending = ends.with_result(ending, await self._result(ref, container, ending.receipt))
-        if not (ending.code == 0 and ending.receipt is not None and ending.receipt.get("ok")):
-            self._failed.add(ref)
-        return ending
-
-    async def _with_words(self, container: str, ending: Ending) -> Ending:
-        """With what the keeper said on stderr: a fault of ours, or what the image's Python has against it."""
-        with contextlib.suppress(EngineError):
-            said = await self._engine.call("reading", partial(containers.errors, self._engine, container))
-            return ends.with_words(ending, said)
-        return ending
-
-    async def _ran_out_of_memory(self, container: str) -> bool:
-        """What the engine knows when the container has ended, which it does right after the record."""
-        with contextlib.suppress(EngineError):
-            found = await self._ended(container, HUNG)
-            return bool(found and found["State"].get("OOMKilled"))
-        return False
-
-    async def _result(self, ref: str, container: str, receipt: Mapping[str, Any]) -> str | None:
-        """The file of the return value, which came with the output if it is small.
-
-        Raises EngineError, OSError: it cannot be fetched.
-        """
-        folder = self._root / ref
-        for name in RESULTS:
-            if (folder / name).exists():
-                return str(folder / name)
-        told = receipt.get("result")
-        if not isinstance(told, dict):
-            return None
-        name = RESULTS[0] if told.get("format") == "json" else RESULTS[1]
-
-        def fetch() -> None:
-            unpacked(containers.copy_out(self._engine, container, f"{FOLDER}/{name}"), folder / name)
-
-        async def ask() -> None:
-            await self._engine.call("fetching the return value", fetch, seconds=FETCH_WITHIN)
-
-        try:
-            await retry.reached(ask, partial(events.engine_waits, ref), lambda: self._late(ref))
-        except (KeyError, tarfile.TarError, EngineError) as error:
-            raise OSError(f"the return value could not be fetched from the container: {error}") from error
-        return str(folder / name)
 
     async def stop(self, ref: str, grace: float) -> None:
         """Have the keeper end it; a container that does not end is killed."""
@@ -194,26 +130,11 @@ class DockerLauncher:
         try:
             if ref not in self._parked or grace > 0:  # what is parked has nothing to say, and is killed
                 self._post.send(ref, stop=grace)
-                if await self._ended(container, grace + HUNG) is not None:
+                if await self._epilogue.ended(container, grace + HUNG) is not None:
                     return
             await self._engine.call("killing", partial(containers.kill, self._engine, container))
         except EngineError as error:
             events.engine_waits(ref, 0.0, error)  # its deadline ends it, and ``wait`` sees to that
-
-    async def _ended(self, container: str, seconds: float) -> dict[str, Any] | None:
-        """What the engine knows of the container, which has ended; empty if it is gone, None if it goes on for so long.
-
-        Raises EngineError.
-        """
-        until = anyio.current_time() + seconds
-        while True:
-            found = await self._engine.call("looking", partial(containers.look, self._engine, container))
-            if found is None or not found["State"].get("Running"):
-                return found or {}
-            if anyio.current_time() > until:
-                return None
-            with anyio.move_on_after(LOOK):
-                await self._gone[container].wait()
 
     async def remove(self, ref: str) -> None:
         """Remove the container, unless it is to be kept, and the folder."""
@@ -222,11 +143,22 @@ class DockerLauncher:
         failed = ref in self._failed
         for each in (self._parked, self._stopped, self._failed):
             each.discard(ref)
-        self._gone.pop(container or "", None)
-        if container is not None and not (self._keep == "always" or (self._keep == "failed" and failed)):
-            await self._remove_container(container, ref)
+        if container is not None:
+            self._epilogue.forget(container)
+            if self._keep == "always" or (self._keep == "failed" and failed):
+                await self._at_rest(container, ref)
+            else:
+                await self._remove_container(container, ref)
         if not workspace.remove_if_small(self._root / ref):
             await anyio.to_thread.run_sync(workspace.remove, self._root / ref)
+
+    async def _at_rest(self, container: str, ref: str) -> None:
+        """See that a container which is kept has ended, as what is found running at a start is removed."""
+        try:
+            if await self._epilogue.ended(container, HUNG) is None:
+                await self._engine.call("killing", partial(containers.kill, self._engine, container))
+        except EngineError as error:
+            events.engine_waits(ref, 0.0, error)
 
     async def _remove_container(self, container: str, ref: str) -> None:
         try:

@@ -84,3 +84,8 @@ def _moment(text: object) -> float | None:
     except ValueError:
         return None
     return found.timestamp() if found.year > 1 else None
+
+
+def is_success(ending: Ending) -> bool:
+    """Whether the attempt came to its end as it should."""
+    return ending.code == 0 and ending.lost is None and bool(ending.receipt and ending.receipt.get("ok"))

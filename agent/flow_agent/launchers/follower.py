@@ -26,7 +26,7 @@ class Follower:
     more, whatever the engine does."""
 
     def __init__(self, engine: Engine, container: str, folder: Path, late: Callable[[], bool]) -> None:
-        self._engine, self._container, self._late = engine, container, late
+        self._engine, self._container, self.folder, self.late = engine, container, folder, late
         self.mirror = Mirror(folder)
         self.news = anyio.Event()
         self.over = False
@@ -42,7 +42,7 @@ class Follower:
     async def follow(self) -> None:
         """Follow it, until it has ended or cannot be running any more."""
         try:
-            await retry.reached(self._once, self._on_wait, self._late)
+            await retry.reached(self._once, self._on_wait, self.late)
         except EngineError as error:
             self.away = str(error)
         except Exception as error:  # noqa: BLE001 - raised again for who waits
