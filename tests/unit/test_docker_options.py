@@ -135,7 +135,7 @@ def test_what_changes_often_comes_last() -> None:
         "a",
         variables={"A": 'b "c" $d \\'},
         dependencies=["x>=1", "y; python_version < '4'"],
-        files={"files/0/a": "/data a"},
+        files={"files/0/": "/data $a"},
         commands=["RUN b"],
     )
     assert text.splitlines() == [
@@ -143,7 +143,7 @@ def test_what_changes_often_comes_last() -> None:
         'ENV A="b \\"c\\" \\$d \\\\"',
         'RUN ["python3", "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check", "x>=1",'
         " \"y; python_version < '4'\"]",
-        'COPY ["files/0/a", "/data a"]',
+        'COPY ["files/0/", "/data \\\\$a"]',
         "RUN b",
         'COPY ["image/", "/opt/flow-agent/"]',
     ]

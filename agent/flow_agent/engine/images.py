@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -22,6 +23,8 @@ SILENT_FOR = 600.0
 """Seconds that a step of a build, or a registry that takes a large layer, may say nothing."""
 TOLD = 40
 """Last lines of a step's output that stand in its error."""
+GONE_WITHIN = 30.0
+"""Seconds for the removal of a container."""
 _STEP = re.compile(r"Step (\d+/\d+) : (.*)", re.DOTALL)
 _CODE = re.compile(r"returned a non-zero code: (\d+)")
 
@@ -134,8 +137,7 @@ def build(  # noqa: PLR0917 - what one build is
             tag=image,
             dockerfile=dockerfile,
             decode=True,
-            forcerm=True,  # else the container of a step that fails stays
-            **{"rm": True, **options},
+            **{"rm": True, "forcerm": True, **options},  # else the container of a step that fails stays
         )
         return found
 
@@ -195,45 +197,67 @@ def remove(engine: Engine, image: str, *, prune: bool = False) -> None:
             raise
 
 
-def run(engine: Engine, image: str, command: list[str], options: Mapping[str, Any], progress: Progress) -> str:
-    """What ``command`` writes in a container of ``image``, which is gone afterwards, however this ends.
+def prepare(engine: Engine, image: str, command: list[str]) -> str:
+    """A container of ``image`` that will run ``command`` and remove itself then; gives its id.
+
+    Raises EngineError.
+    """
+    sdk = engine.sdk
+
+    def make() -> str:
+        host = sdk.create_host_config(auto_remove=True)
+        return str(
+            sdk.create_container(
+                image,
+                entrypoint=command[:1],
+                command=command[1:],
+                host_config=host,
+                labels={"flow-agent.check": image},
+                healthcheck={"test": ["NONE"]},
+            )["Id"]
+        )
+
+    return engine.ask(f"looking into the image {image}", make)
+
+
+def run(engine: Engine, container: str, progress: Progress) -> str:
+    """Start what ``prepare`` made: all that it writes until it ends.
 
     Raises EngineError: it cannot be started.
     """
     from docker.utils.socket import frames_iter  # noqa: PLC0415 - only where an image is looked into
 
-    what = f"looking into the image {image}"
     sdk = engine.sdk
-    host = sdk.create_host_config(auto_remove=True, **options)
-    made = engine.ask(
-        what,
-        lambda: sdk.create_container(
-            image, entrypoint=command[:1], command=command[1:], host_config=host, labels={"flow-agent.check": image}
-        ),
-    )["Id"]
-    try:
+
+    def follow() -> str:
         # Attached before it starts, since it may have removed itself before anybody asks what it wrote.
-        socket = engine.ask(what, lambda: sdk.attach_socket(made, {"stdout": 1, "stderr": 1, "stream": 1}))
+        socket = sdk.attach_socket(container, {"stdout": 1, "stderr": 1, "stream": 1})
         try:
-            engine.ask(what, lambda: sdk.start(made))
+            sdk.start(container)
             output = []
             for _, chunk in frames_iter(socket, tty=False):
                 progress.goes_on()
                 output.append(chunk)
+            return b"".join(output).decode(errors="replace")
         finally:
             socket._response.close()
-        return b"".join(output).decode(errors="replace")
-    finally:
-        _gone(engine, what, made)
+
+    return engine.ask("looking into the image", follow)
 
 
-def _gone(engine: Engine, what: str, container: str) -> None:
-    """See that ``container``, which removes itself when it ends, is gone: until then its image is in use."""
-    sdk = engine.sdk
-    with contextlib.suppress(EngineError):
-        engine.ask(what, lambda: sdk.remove_container(container, force=True, v=True))
-    with contextlib.suppress(EngineError):
-        engine.ask(what, lambda: sdk.wait(container, timeout=30, condition="removed"))
+def gone(engine: Engine, container: str) -> None:
+    """See that ``container`` is gone, whatever it does: until then its image is in use.
+
+    Raises EngineError.
+    """
+    with contextlib.suppress(EngineError):  # it is gone, or being removed
+        engine.ask("removing the container", lambda: engine.sdk.remove_container(container, force=True, v=True))
+    try:
+        wait = partial(engine.sdk.wait, container, timeout=GONE_WITHIN, condition="removed")
+        engine.ask("removing the container", wait)
+    except EngineError as error:
+        if not error.missing:
+            raise
 
 
 def walk(root: Path, patterns: list[str]) -> Iterator[str]:

@@ -15,6 +15,8 @@ import traceback
 from typing import Any
 
 MANIFEST = "flows.json"
+WITHIN = 120.0
+"""Seconds for loading one flow."""
 MARK = "flow-agent-image: "
 """Begins our lines: what a flow prints while it is loaded stands among them."""
 
@@ -30,9 +32,8 @@ def main(arguments: list[str]) -> int:
         return 0
     for number in range(len(manifest["flows"])):
         # Each in a process of its own: modules of one flow are not found by another, and one that ends it ends itself.
-        done = subprocess.run([sys.executable, sys.argv[0], "image", str(number)], check=False)
-        if done.returncode:
-            _say({"flow": manifest["flows"][number]["flow"], "error": _ended(done.returncode)})
+        if error := _apart(number):
+            _say({"flow": manifest["flows"][number]["flow"], "error": error})
     _say({"done": True})
     return 0
 
@@ -43,7 +44,16 @@ def _say(what: dict[str, Any]) -> None:
     os.write(1, f"\n{MARK}{json.dumps(what)}\n".encode())
 
 
-def _ended(code: int) -> str:
+def _apart(number: int) -> str | None:
+    """Check one flow in a process of its own; what is wrong, if that did not come to its end."""
+    try:
+        code = subprocess.run(
+            [sys.executable, sys.argv[0], "image", str(number)], check=False, timeout=WITHIN
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return f"loading it took longer than {WITHIN:.0f} s; what runs when a file is loaded must end"
+    if not code:
+        return None
     return f"loading it was ended by signal {-code}" if code < 0 else f"loading it ended with exit code {code}"
 
 

@@ -24,7 +24,8 @@ def dockerfile(
     files: Mapping[str, str],
     commands: Sequence[str],
 ) -> str:
-    """The whole text. ``base`` is an image; ``files`` are names in the context, and places in the image.
+    """The whole text. ``base`` is an image; ``files`` are folders of the context, and those of the image that get what is
+    in them.
 
     What changes with each registration comes last, so that the layers before it are built once.
     """
@@ -34,7 +35,7 @@ def dockerfile(
         # No shell: what pip gets is what the author wrote, and an image may have none.
         pip = ["python3", "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check", *dependencies]
         lines.append(f"RUN {json.dumps(pip)}")
-    lines += [f"COPY {json.dumps([source, place])}" for source, place in files.items()]
+    lines += [f"COPY {json.dumps([source, _escaped(place)])}" for source, place in files.items()]
     lines += commands
     lines.append(f"COPY {json.dumps(['image/', f'{INSIDE}/'])}")
     return "\n".join(lines) + "\n"
@@ -43,3 +44,8 @@ def dockerfile(
 def _quoted(value: str) -> str:
     """``value`` as a word in double quotes that nothing is put into."""
     return '"' + re.sub(r'(["$\\])', r"\\\1", value) + '"'
+
+
+def _escaped(place: str) -> str:
+    """``place`` as it is: an engine looks for variables and quotes in it even where it stands in JSON."""
+    return re.sub(r"""(["'$\\])""", r"\\\1", place)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +43,7 @@ def store(storage: Docker, flows: Sequence[Flow]) -> dict[str, Stored]:
 
     name = named(storage, flows)
     with TemporaryDirectory(prefix="flow-agent-") as folder, _as_registration_error(storage):
-        plan = Plan(storage, name, Path(folder))
+        plan = Plan(storage, name, len(flows), Path(folder))
         laid = image_layout.lay(storage, flows, plan.image)
         location = blocking(lambda: _made(plan))
     return {each.flow: _stored(storage, each, location) for each in laid}
@@ -72,6 +73,7 @@ async def _made(plan: Plan) -> dict[str, Any]:
     import anyio
 
     from flow_agent.engine import images
+    from flow_agent.errors import EngineError
 
     storage, name = plan.storage, plan.name
     access = await _access(storage, name, plan.base)
@@ -80,7 +82,7 @@ async def _made(plan: Plan) -> dict[str, Any]:
         location: dict[str, Any] = {"name": name, "id": made, "host": socket.gethostname()}
         try:
             if not storage.ignore_healthchecks:
-                await image_check.check(engine, made, progress)
+                await image_check.check(engine, made, plan.count, progress)
             if storage.registry_url is None:
                 progress.say(f"{name} stays in the engine at {engine.address.shown}, since there is no registry_url")
                 return {**location, "image": made, "digest": made, "pushed": False}
@@ -91,7 +93,8 @@ async def _made(plan: Plan) -> dict[str, Any]:
                 await engine.detached(f"removing {name}", partial(images.remove, engine, name, prune=True))
             raise
         # It is in its registry; what it is made of stays for the next build.
-        await engine.detached(f"removing {name}", partial(images.remove, engine, name))
+        with contextlib.suppress(EngineError):
+            await engine.detached(f"removing {name}", partial(images.remove, engine, name))
         return {**location, "image": f"{name.rpartition(':')[0]}@{digest}", "digest": digest, "pushed": True}
 
 

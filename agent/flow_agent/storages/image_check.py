@@ -7,8 +7,9 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flow_agent.runner.image import MARK
+from flow_agent.runner.image import MARK, WITHIN
 from flow_agent.storages.dockerfile import INSIDE
+from flow_agent.storages.image_layout import RUNNER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,41 +18,57 @@ if TYPE_CHECKING:
     from flow_agent.engine.progress import Progress
     from flow_agent.errors import RegistrationError
 
-WITHIN = 300.0
-"""Seconds for loading all flows."""
+BEGIN_WITHIN = 60.0
+"""Seconds that a busy engine may take to start a container, beside what the flows take."""
+_TIDYING = 40.0
+_ALL_THE_SAME = "ignore_healthchecks=True stores it all the same"
 _LINES = 40
 """Last lines of what was written that stand in an error."""
-COMMAND = ["python3", f"{INSIDE}/runner.pyz", "image"]
+PROGRAMS = ("python3", "python")
+"""What an interpreter may be called in an image, the first that there is."""
 
 
-async def check(engine: Engine, image: str, progress: Progress) -> None:
-    """Load each flow in a container of ``image``.
+async def check(engine: Engine, image: str, count: int, progress: Progress) -> None:
+    """Load each of the ``count`` flows in a container of ``image``.
 
     Raises RegistrationError: one cannot be loaded, or it cannot be told. EngineError.
     """
-    import anyio
-
-    from flow_agent.engine import images
+    from flow_agent.engine.containers import lacks_program
     from flow_agent.errors import EngineError, RegistrationError
 
     progress.say("loading each flow in the image")
-    run = partial(images.run, engine, image, COMMAND, {}, progress)
+    for program in PROGRAMS:
+        try:
+            output = await _output(engine, image, [program, f"{INSIDE}/{RUNNER}", "image"], count, progress)
+        except EngineError as error:
+            if not lacks_program(error):
+                raise
+            continue
+        judge(output, progress.say)
+        return
+    raise RegistrationError(
+        f"the image has no Python: there is neither {' nor '.join(PROGRAMS)} on its PATH",
+        hint="expected an image with Python 3.11 or newer, such as python:3.12-slim",
+    )
+
+
+async def _output(engine: Engine, image: str, command: list[str], count: int, progress: Progress) -> str:
+    """All that ``command`` writes in a container of ``image``, which is gone then."""
+    import anyio
+
+    from flow_agent.engine import images
+    from flow_agent.errors import RegistrationError
+
+    what = "looking into the image"
+    container = await engine.call(what, partial(images.prepare, engine, image, command))
     try:
-        with anyio.fail_after(WITHIN):
-            output = await engine.detached("looking into the image", run)
+        with anyio.fail_after(BEGIN_WITHIN + count * WITHIN):
+            return await engine.detached(what, partial(images.run, engine, container, progress))
     except TimeoutError:
-        raise RegistrationError(
-            f"the flows were not loaded in the image within {WITHIN:.0f} s",
-            hint="what runs when a file is loaded must end; ignore_healthchecks=True stores them all the same",
-        ) from None
-    except EngineError as error:
-        if error.status != 400:
-            raise
-        raise RegistrationError(
-            f"no python3 could be started in the image: {error}",
-            hint="the base image needs Python 3.11 or newer, as python3 on its PATH",
-        ) from error
-    judge(output, progress.say)
+        raise RegistrationError("the flows were not loaded in the image in time", hint=_ALL_THE_SAME) from None
+    finally:
+        with anyio.move_on_after(_TIDYING, shield=True):
+            await engine.call(what, partial(images.gone, engine, container))
 
 
 def judge(output: str, say: Callable[[str], None]) -> None:
@@ -76,14 +93,14 @@ def judge(output: str, say: Callable[[str], None]) -> None:
     if not any(each.get("done") for each in said):
         raise RegistrationError(
             f"it could not be told whether the flows can be loaded in the image{_shown(rest)}",
-            hint="the base image needs Python 3.11 or newer, as python3 on its PATH",
+            hint="the base image needs Python 3.11 or newer",
         )
 
 
 def _unloadable(each: dict[str, Any], rest: list[str]) -> RegistrationError:
     from flow_agent.errors import RegistrationError
 
-    hint = "ignore_healthchecks=True stores it all the same"
+    hint = _ALL_THE_SAME
     if missing := each.get("missing"):
         hint = f"add what brings it to python_dependencies, or to the base image: python_dependencies=[{missing!r}]"
     return RegistrationError(

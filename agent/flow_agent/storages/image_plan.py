@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 
 class Plan:
-    """What is to be built: ``base`` is the image to begin with, None where the author's Dockerfile says it.
+    """What is to be built: an image called ``name`` of ``count`` flows, which are to be laid into the folder ``image``.
+
+    ``base`` is the image to begin with, None where the author's Dockerfile says it.
 
     Raises RegistrationError: a file that is named is not there.
     """
 
-    def __init__(self, storage: Docker, name: str, folder: Path) -> None:
-        self.storage, self.name = storage, name
+    def __init__(self, storage: Docker, name: str, count: int, folder: Path) -> None:
+        self.storage, self.name, self.count = storage, name, count
         self.image = folder / "image"
         self.image.mkdir()
         self.base = None if storage.dockerfile else storage.base_image or default_base()
@@ -43,15 +45,21 @@ class Plan:
         from flow_agent.engine.images import walk
 
         storage = self.storage
-        files = {f"files/{number}/{source.name}": source for number, source in enumerate(storage.files)}
+        sources: dict[str, Path] = {}
+        places: dict[str, str] = {}
+        for number, (source, place) in enumerate(storage.files.items()):
+            # What is copied is always a folder of a plain name: in that of a file an engine would look for wildcards.
+            folder, name = (f"{place.rstrip('/')}/", "") if source.is_dir() else _target(source, place)
+            sources[f"files/{number}/{name}".rstrip("/")] = source
+            places[f"files/{number}/"] = folder
         text = dockerfile(
             base,
             variables=storage.env_vars,
             dependencies=storage.python_dependencies,
-            files=dict(zip(files, storage.files.values(), strict=True)),
+            files=places,
             commands=storage.extra_dockerfile_commands,
         )
-        image_context.ours(file, text, self.image, files, self._patterns, walk)
+        image_context.ours(file, text, self.image, sources, self._patterns, walk)
 
 
 def _read(file: Path, argument: str) -> str:
@@ -71,3 +79,9 @@ def _not_there(path: Path, argument: str) -> Exception:
     return RegistrationError(
         f"{argument} names {path}, which is not there", hint=f"paths are relative to the current folder, {Path.cwd()}"
     )
+
+
+def _target(source: Path, place: str) -> tuple[str, str]:
+    """The folder of the image that the file goes to, and its name there."""
+    folder, _, name = place.rpartition("/")
+    return f"{folder}/", name or source.name
