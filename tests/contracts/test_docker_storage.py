@@ -299,8 +299,16 @@ def test_a_path_that_the_image_lacks_is_told(make: Make) -> None:
     )
 
 
-def test_an_image_with_an_old_python_is_refused(make: Make) -> None:
-    error = failure(make(base_image="old-python:1", ignore_healthchecks=False))
+def test_an_image_with_an_old_python_is_refused(make: Make, tmp_path: Path) -> None:
+    """What stands in for one says that it is old, to whatever it runs."""
+    old = tmp_path / "python3"
+    old.write_text(
+        f"#!/usr/local/bin/{MINOR}\nimport runpy, sys\nsys.version_info = (3, 8, 18, 'final', 0)\n"
+        "sys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    old.chmod(0o755)
+    path = {"PATH": "/old:/usr/local/bin:/usr/bin:/bin"}
+    error = failure(make(files={str(old): "/old/python3"}, env_vars=path, ignore_healthchecks=False))
     assert "this is Python 3.8, expected 3.11 or newer" in str(error)
 
 

@@ -24,8 +24,8 @@ def dockerfile(
     files: Mapping[str, str],
     commands: Sequence[str],
 ) -> str:
-    """The whole text. ``base`` is an image; ``files`` are folders of the context, and those of the image that get what is
-    in them.
+    """The whole text. ``base`` is an image; ``files`` are folders of the context, and those of the image that get what
+    they hold.
 
     What changes with each registration comes last, so that the layers before it are built once.
     """

@@ -56,19 +56,19 @@ async def _output(engine: Engine, image: str, command: list[str], count: int, pr
     """All that ``command`` writes in a container of ``image``, which is gone then."""
     import anyio
 
-    from flow_agent.engine import images
+    from flow_agent.engine import once
     from flow_agent.errors import RegistrationError
 
     what = "looking into the image"
-    container = await engine.call(what, partial(images.prepare, engine, image, command))
+    container = await engine.call(what, partial(once.prepare, engine, image, command))
     try:
         with anyio.fail_after(BEGIN_WITHIN + count * WITHIN):
-            return await engine.detached(what, partial(images.run, engine, container, progress))
+            return await engine.detached(what, partial(once.run, engine, container, progress))
     except TimeoutError:
         raise RegistrationError("the flows were not loaded in the image in time", hint=_ALL_THE_SAME) from None
     finally:
         with anyio.move_on_after(_TIDYING, shield=True):
-            await engine.call(what, partial(images.gone, engine, container))
+            await engine.call(what, partial(once.gone, engine, container))
 
 
 def judge(output: str, say: Callable[[str], None]) -> None:
