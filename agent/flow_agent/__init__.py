@@ -11,10 +11,11 @@ from flow_agent.flow import Flow, current_run, flow
 if TYPE_CHECKING:
     from flow_agent.client import Handle, submit
     from flow_agent.results import LocalResult
-    from flow_agent.run_configs import LocalRun, Secret, UniversalRun
+    from flow_agent.run_configs import DockerRun, LocalRun, Secret, UniversalRun
     from flow_agent.version import __version__
 
 __all__ = [
+    "DockerRun",
     "Flow",
     "Handle",
     "LocalResult",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "DockerRun": "run_configs",
     "Handle": "client",
     "LocalResult": "results",
     "LocalRun": "run_configs",

@@ -205,8 +205,8 @@ class Agent:
             self._contact.made()
         except QueueUnavailable:
             raise _DrainedEarly from None
+        refs = {claim.ref for claim in claims if claim.ref}  # their folders lie side by side, whoever's they are
         for launcher in self._tools.launchers.values():
-            refs = {claim.ref for claim in claims if claim.ref and claim.run.launcher == launcher.name}
             await launcher.adopt(refs)
         for claim in claims:
             events.run_adopted(claim)

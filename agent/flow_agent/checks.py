@@ -95,3 +95,30 @@ def secret_name(value: str | None, *, what: str) -> str | None:
     Raises TypeError, ValueError: as ``secret_names``.
     """
     return None if value is None else secret_names([value], what=what)[0]
+
+
+_CREDENTIAL_WORDS = {
+    *("TOKEN", "TOKENS", "PASSWORD", "PASSWD", "PASSPHRASE", "PWD", "SECRET", "SECRETS"),
+    *("KEY", "KEYS", "APIKEY", "CREDENTIAL", "CREDENTIALS"),
+}
+_HARMLESS_ENDS = {"FILE", "PATH", "DIR", "NAME", "URL", "TYPE", "SIZE"}
+"""A variable that says where a credential lies is none itself."""
+
+_CREDENTIAL_VALUES = re.compile(
+    r"(?:AKIA|ASIA)[0-9A-Z]{16}"
+    r"|gh[opsur]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[abeprs]-[\w-]{10,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY|AccountKey=|SharedAccessSignature="
+    r"|\w://[^/\s:@]*:[^/\s@]+@"
+)
+
+
+def credential_like(name: str, value: str) -> bool:
+    """Whether the variable ``name`` with ``value`` looks like a credential: only a guess, good for a warning."""
+    words = name.upper().split("_")
+    named = bool(_CREDENTIAL_WORDS.intersection(words)) and words[-1] not in _HARMLESS_ENDS
+    return (named and len(value) >= 6) or credential_in(value)
+
+
+def credential_in(text: str) -> bool:
+    """Whether ``text`` holds what the tokens of well-known services and URLs with passwords look like."""
+    return _CREDENTIAL_VALUES.search(text) is not None

@@ -10,6 +10,7 @@
     ├── NotFound                   no such flow, run, result
     ├── AgentRunning               another live agent holds this name
     ├── StoreError                 an object store refuses or does not answer; ``transient`` says which
+    ├── EngineError                a Docker engine refuses or does not answer; ``transient`` says which
     ├── QueueError                 the queue refuses, lastingly
     │   ├── QueueUnavailable       no answer now; the same call may go through later
     │   ├── QueueTooNew            the database was written by a newer program
@@ -101,6 +102,30 @@ class StoreError(FlowAgentError):
         self.retry_after = retry_after
 
 
+class EngineError(FlowAgentError):
+    """A Docker engine refuses, or does not answer; never holds a secret.
+
+    ``transient`` says whether another try can help, ``status`` is the engine's own code (of HTTP; None without an
+    answer), ``missing`` that what was named is not there, ``away`` that there was no answer at all.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        transient: bool,
+        status: int | None = None,
+        missing: bool = False,
+        away: bool = False,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.transient = transient
+        self.status = status
+        self.missing = missing
+        self.away = away
+
+
 class QueueError(FlowAgentError):
     """The queue refuses; the same call will be refused again."""
 
@@ -179,9 +204,13 @@ class LaunchError(RunError):
 
     reason = Reason.LAUNCH_FAILED
 
-    def __init__(self, message: str, *, transient: bool = False, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, transient: bool = False, hint: str | None = None, reason: Reason | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.transient = transient
+        if reason is not None:
+            self.reason = reason
 
 
 class ResultError(RunError):

@@ -63,6 +63,7 @@ def agent_started(agent: AgentInfo, queue: str) -> None:
         queue=queue,
         labels=sorted(agent.labels),
         launchers=sorted(agent.launchers),
+        default_launcher=agent.default_launcher,
         limit=agent.limit,
         pid=agent.pid,
         version=agent.version,
@@ -230,3 +231,24 @@ def no_zygote(interpreter: str, why: str) -> None:
 def not_preloaded(interpreter: str, problems: list[str]) -> None:
     """Modules of process.preload could not be imported."""
     _log.warning("process.not_preloaded", interpreter=interpreter, problems=problems)
+
+
+def engine_waits(what: str, wait: float, error: BaseException) -> None:
+    """A Docker engine had no answer and is asked again."""
+    _log.warning("engine.waits", about=what, retry_in_s=round(wait, 2), error=str(error))
+
+
+def image_pulled(image: str, text: str) -> None:
+    """How far the pull of an image is."""
+    _log.info("image.pulled", image=image, progress=text)
+
+
+def container_left(ref: str, error: BaseException) -> None:
+    """A container could not be removed; that is tried again."""
+    _log.warning("container.left", ref=ref, error=str(error))
+
+
+def launcher_left_out(name: str, error: BaseException, hint: str | None, *, asked_for: bool) -> None:
+    """A launcher cannot be served here; runs that need it are left to others."""
+    log = _log.warning if asked_for else _log.info
+    log("launcher.left_out", launcher=name, why=str(error), hint=hint)

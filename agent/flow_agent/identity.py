@@ -59,3 +59,12 @@ def _written(descriptor: int) -> str:
     os.pwrite(descriptor, text, 0)
     os.ftruncate(descriptor, len(text))
     return lasting
+
+
+def lasting_id(home: Path, name: str) -> str:
+    """The lasting id of the agent ``name`` of ``home``; its place, where it never had one."""
+    try:
+        known = (home / "agents" / f"{name}.lock").read_text(errors="replace").split()
+    except OSError:
+        known = []
+    return known[1] if len(known) == 2 else f"{home}/{name}"

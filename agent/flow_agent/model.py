@@ -345,6 +345,10 @@ class LaunchSpec:
     ``{"kind": "module", ...}``, paths relative to ``folder``, the attempt's spool. ``deadline`` is the time of
     ``time.monotonic()`` by which nothing of it may run any more; ``Launcher.extend`` moves it on. ``timeout`` is how
     many seconds user code may take: who can holds it while no agent lives, too.
+
+    For launchers of containers: ``image`` is the one that run config or storage name, ``container`` what else the run
+    config says, ``registry`` the value of the secret for the image's registry by its name. ``env`` then has nothing
+    of the agent's own environment.
     """
 
     run_id: str
@@ -366,6 +370,9 @@ class LaunchSpec:
     memory_limit: int | None = None
     cpu_time_limit: float | None = None
     nice: int | None = None
+    image: str | None = None
+    container: Mapping[str, Json] = field(default_factory=dict)
+    registry: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout: float | None = None
 
 

@@ -98,7 +98,7 @@ def _storage(theirs: Any, labels: tuple[str, ...], what: str, warn: Warn) -> Sto
     elif kind in _SAME:
         given = {name: getattr(theirs, name, None) for name in _SAME[kind]}
     else:
-        warn(f"{what}: its storage {kind} has no counterpart here; it is stored by Local, for agents of this machine")
+        warn(f"{what}: its storage {kind} is not taken over; it is stored by Local, for agents of this machine")
         return None
     given = {name: value for name, value in given.items() if value is not None}
     if kind == "Bitbucket" and not given.get("workspace"):

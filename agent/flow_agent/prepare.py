@@ -28,6 +28,9 @@ ALLOWED = frozenset(
 )
 """Variables of the agent's environment that an attempt inherits, beside those beginning with LC_."""
 
+PROCESS = "process"
+"""The launcher whose attempts are of this machine, and find some of the agent's environment."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Means:
@@ -104,14 +107,20 @@ async def spec(
 ) -> LaunchSpec:
     """What a launcher needs to know of the attempt.
 
-    Raises SecretNotFound, SecretUnavailable.
+    Raises SecretNotFound, SecretUnavailable. LaunchError: the launcher cannot reach the flow.
     """
     registration, run = claim.registration, claim.run
     resolver = means.secrets.for_run(registration)
     secrets = {name: await resolver.get(name) for name in registration.secrets}
     config = registration.run_config
-    if config.get("image"):
-        await tell("WARNING", f"the run config's image {config['image']!r} is not used: this agent starts processes")
+    here = (run.launcher or PROCESS) == PROCESS
+    for_registries = _registry_secrets(registration)
+    registry = next(({name: secrets[name]} for name in for_registries if name in secrets), {})
+    given = {name: value for name, value in secrets.items() if name not in for_registries}
+    stored_in = _image_of(registration, fetched, here=here)
+    if config.get("image") and (here or stored_in):
+        why = "this agent starts processes" if here else f"the flow lies in the image {stored_in}"
+        await tell("WARNING", f"the run config's image {config['image']!r} is not used: {why}")
     return LaunchSpec(
         run_id=run.id,
         flow=run.flow,
@@ -122,23 +131,52 @@ async def spec(
         parameters=run.parameters,
         deadline=deadline,
         grace=means.grace,
-        interpreter=await _interpreter(registration),
-        python=registration.python if registration.kind == "pickle" else None,
+        interpreter=await _interpreter(registration) if here else None,
+        python=registration.python if registration.kind in {"pickle", "image"} else None,
         working_dir=config.get("working_dir"),
         env={
-            **means.variables,
+            **(means.variables if here else means.env),
             **_configured(config.get("env") or {}, secrets),
             "FLOW_AGENT_RUN_ID": run.id,
             "FLOW_AGENT_RUN_ATTEMPT": str(claim.attempt),
         },
-        secrets=secrets,
-        redacted=tuple(secrets.values()),
+        secrets=given,
+        redacted=tuple(given.values()),
         output_limit=means.output_limit,
         memory_limit=config.get("memory_limit"),
         cpu_time_limit=config.get("cpu_time_limit"),
         nice=config.get("nice"),
+        image=stored_in or config.get("image"),
+        container={} if here else {**config, **_pulled(fetched)},
+        registry=registry,
         timeout=registration.timeout,
     )
+
+
+def _registry_secrets(registration: Registration) -> list[str]:
+    """The names of the secrets for the registry of the run's image, which are no business of the flow."""
+    named = [place.get("registry_secret") for place in (registration.storage, registration.run_config)]
+    return [str(name) for name in named if name]
+
+
+def _image_of(registration: Registration, fetched: Fetched, *, here: bool) -> str | None:
+    """The image that the flow lies in, if it lies in one.
+
+    Raises LaunchError: a process of this machine cannot see into it.
+    """
+    image = fetched.payload.get("image")
+    if image is not None and here:
+        raise LaunchError(
+            f"flow {registration.flow!r} lies in the image {image}, and this agent was asked to start it in a process",
+            hint="register it without a run config or with DockerRun(), for agents with the launcher docker",
+        )
+    return None if image is None else str(image)
+
+
+def _pulled(fetched: Fetched) -> dict[str, str]:
+    """When the image that the flow lies in is pulled, where its storage knows better than the run config."""
+    pull = fetched.payload.get("pull", "missing")
+    return {} if pull == "missing" else {"pull_policy": str(pull)}
 
 
 def attempt_variables(configured: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:

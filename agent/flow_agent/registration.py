@@ -18,6 +18,9 @@ PARAMETER_BYTES = 65_536
 """The most that a run's parameters may take as JSON."""
 
 
+_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
 def build_registrations(flows: Iterable[Flow], *, labels: Iterable[str] = ()) -> list[Registration]:
     """Store ``flows`` and describe each; ``labels`` are added to those that a flow has anyway. Blocks.
 
@@ -82,12 +85,15 @@ def described(flow: Flow, stored: Stored, added: frozenset[str]) -> Registration
         location=stored.location,
         digest=stored.digest,
         size=stored.size,
-        python=f"{sys.version_info[0]}.{sys.version_info[1]}" if stored.kind == "pickle" else None,
+        # A pickle in an image is one too.
+        python=f"{sys.version_info[0]}.{sys.version_info[1]}"
+        if stored.kind == "pickle" or stored.cloudpickle
+        else None,
         cloudpickle=stored.cloudpickle,
         # Elsewhere there is no such program.
         interpreter=sys.executable or None if storage.same_machine or storage.of_interpreter else None,
         labels=tuple(sorted(checked(labels))),
-        launcher=getattr(run_config, "launcher", None),
+        launcher=getattr(run_config, "launcher", None) or storage.launcher,
         run_config=run_config.describe() if run_config is not None else {},
         result=result.describe() if result is not None else None,
         parameters=parameters_of(flow),

@@ -19,7 +19,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from flow_agent.errors import QueueUnavailable, RunError, StoreError
+from flow_agent.errors import EngineError, QueueUnavailable, RunError, StoreError
 
 T = TypeVar("T")
 
@@ -28,6 +28,9 @@ SOONEST = 0.2
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says when there is no room left on a disk."""
+
+PASSING = (RunError, StoreError, EngineError)
+"""The errors that say of themselves whether another try can help."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,7 @@ class Policy:
 async def fetching(
     policy: Policy, call: Callable[[], Awaitable[T]], on_wait: Callable[[int, float, BaseException], Awaitable[None]]
 ) -> T:
-    """The answer of ``call``, tried again while it raises a transient RunError or StoreError.
+    """The answer of ``call``, tried again while it raises a transient RunError, StoreError or EngineError.
 
     ``on_wait`` is told the number of the try that failed, the seconds until the next, and the error. A storage that
     asks for a longer wait (``retry_after``) gets it, if it is within ``policy.seconds``.
@@ -67,7 +70,7 @@ async def fetching(
             sleep=anyio.sleep,
             wait=wait,
             stop=stop_after_attempt(policy.tries) | _would_pass(policy.seconds - passed),
-            retry=retry_if_exception(lambda error: isinstance(error, RunError | StoreError) and error.transient),
+            retry=retry_if_exception(lambda error: isinstance(error, PASSING) and error.transient),
             before_sleep=before_sleep,
             reraise=True,
         )
@@ -141,6 +144,34 @@ async def answered(
             wait=wait_random_exponential(multiplier=0.1, max=10.0),
             stop=stop_never,
             retry=retry_if_exception(lambda error: isinstance(error, QueueUnavailable) and not give_up()),
+            before_sleep=before_sleep,
+            reraise=True,
+        )
+
+    return await _called(call, retrying)
+
+
+async def reached(
+    call: Callable[[], Awaitable[T]],
+    on_wait: Callable[[float, BaseException], None],
+    give_up: Callable[[], bool] = lambda: False,
+) -> T:
+    """The answer of an engine to ``call``, asked again at most every 5 s while that fails in a way that may pass.
+
+    Raises the last EngineError: another try cannot help, or ``give_up`` says so.
+    """
+
+    async def before_sleep(state: RetryCallState) -> None:
+        on_wait(state.upcoming_sleep, _error(state))
+
+    def retrying(_: float) -> AsyncRetrying:
+        return AsyncRetrying(
+            sleep=anyio.sleep,
+            wait=wait_random_exponential(multiplier=0.1, max=5.0),
+            stop=stop_never,
+            retry=retry_if_exception(
+                lambda error: isinstance(error, EngineError) and error.transient and not give_up()
+            ),
             before_sleep=before_sleep,
             reraise=True,
         )

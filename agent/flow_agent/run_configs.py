@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from flow_agent.checks import secret_names, texts
-
-_CREDENTIAL_WORDS = {
-    *("TOKEN", "TOKENS", "PASSWORD", "PASSWD", "PASSPHRASE", "PWD", "SECRET", "SECRETS"),
-    *("KEY", "KEYS", "APIKEY", "CREDENTIAL", "CREDENTIALS"),
-}
-_HARMLESS_ENDS = {"FILE", "PATH", "DIR", "NAME", "URL", "TYPE", "SIZE"}
-"""A variable that says where a credential lies is none itself."""
-
-_CREDENTIAL_VALUES = re.compile(
-    r"(?:AKIA|ASIA)[0-9A-Z]{16}"
-    r"|gh[opsur]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[abeprs]-[\w-]{10,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY|AccountKey=|SharedAccessSignature="
-    r"|\w://[^/\s:@]*:[^/\s@]+@"
-)
-
-
-def _looks_like_a_credential(name: str, value: str) -> bool:
-    words = name.upper().split("_")
-    named = bool(_CREDENTIAL_WORDS.intersection(words)) and words[-1] not in _HARMLESS_ENDS
-    return (named and len(value) >= 6) or _CREDENTIAL_VALUES.search(value) is not None
-
-
-SMALLEST_MEMORY = 32 * 2**20
-"""Bytes below which a Python interpreter does not start."""
+from flow_agent import container_options as options
+from flow_agent.checks import credential_like, secret_name, secret_names, texts
 
 
 class Secret:
@@ -88,7 +64,7 @@ class RunConfig:
             raise TypeError(f"{kind}: env[{name!r}] is of type {type(value).__name__}, expected text or Secret(...)")
         if "\0" in value:
             raise ValueError(f"{kind}: env[{name!r}] holds a NUL character, which no environment variable can")
-        if _looks_like_a_credential(name, value):
+        if credential_like(name, value):
             warnings.warn(
                 f"{kind}: env[{name!r}] looks like a credential and would be kept in the queue as it is;"
                 f" write Secret({name!r}) in its place",
@@ -131,9 +107,7 @@ class UniversalRun(RunConfig):
         image: str | None = None,
     ) -> None:
         super().__init__(env=env, labels=labels)
-        if image is not None:
-            texts([image], what="UniversalRun: image", longest=None)
-        self.image = image
+        self.image = options.image_name(image, what="UniversalRun: image")
 
     def _options(self) -> dict[str, Any]:
         return {"image": self.image}
@@ -170,11 +144,12 @@ class LocalRun(RunConfig):
         if working_dir is not None and not isinstance(working_dir, str | Path):
             raise TypeError(f"LocalRun: working_dir is {working_dir!r}, expected a path")
         self.working_dir = None if working_dir is None else str(Path(working_dir).expanduser().absolute())
-        self.memory_limit = None if memory_limit is None else _bytes(memory_limit)
-        if cpu_time_limit is not None and not (_is_number(cpu_time_limit) and 0 < cpu_time_limit < math.inf):
+        limit = None if memory_limit is None else options.in_bytes(memory_limit, what="LocalRun: memory_limit")
+        self.memory_limit = limit
+        if cpu_time_limit is not None and not (options.is_number(cpu_time_limit) and 0 < cpu_time_limit < math.inf):
             raise ValueError(f"LocalRun: cpu_time_limit is {cpu_time_limit!r}, expected seconds, more than 0")
         self.cpu_time_limit = cpu_time_limit
-        if nice is not None and not (isinstance(nice, int) and _is_number(nice) and -20 <= nice <= 19):
+        if nice is not None and not (isinstance(nice, int) and options.is_number(nice) and -20 <= nice <= 19):
             raise ValueError(f"LocalRun: nice is {nice!r}, expected a whole number from -20 to 19")
         self.nice = nice
 
@@ -184,18 +159,64 @@ class LocalRun(RunConfig):
         return {"working_dir": self.working_dir, "python": self.python, **given}
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+class DockerRun(RunConfig):
+    """Runs in a container of ``image`` (its storage's, or the agent's own choice, if None), which needs Python 3.11 or
+    newer and what the flow imports, and nothing of ours.
 
+    ``memory`` is bytes, or text such as ``"512M"``; ``cpus`` a number of cores, ``gpus`` how many, or ``"all"``;
+    ``user`` a name or number, perhaps with a group; ``read_only`` leaves the container only ``/tmp`` to write to.
+    ``pull_policy`` says when the image is pulled: ``"missing"``, ``"always"`` or ``"never"``; ``registry_secret`` names
+    the secret with the registry's credentials (JSON with ``username`` and ``password``), which the flow does not get.
 
-def _bytes(size: int | str) -> int:
-    """``"512M"`` as bytes; an interpreter alone needs more than SMALLEST_MEMORY."""
-    found = re.fullmatch(r"(\d+) ?([KMGT]?)(?:i?B)?", size.strip(), re.IGNORECASE) if isinstance(size, str) else None
-    if found:
-        size = int(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " ")
-    if not isinstance(size, int) or isinstance(size, bool) or size < SMALLEST_MEMORY:
-        raise ValueError(
-            f"LocalRun: memory_limit is {size!r}, expected bytes or text such as '512M', and"
-            f" {SMALLEST_MEMORY // 2**20}M or more"
-        )
-    return size
+    ``volumes`` (``"/on/the/host:/in/it:ro"``), ``ports`` (``8080``, ``"8080:80"``), ``networks``, ``gpus`` and
+    ``host_config`` (arguments of the Docker SDK's ``create_host_config``) reach into the agent's machine: an agent
+    refuses them unless its setting ``docker.allow`` names them.
+    """
+
+    launcher = "docker"
+
+    def __init__(
+        self,
+        *,
+        image: str | None = None,
+        env: Mapping[str, str | Secret] | None = None,
+        labels: Iterable[str] | None = None,
+        ports: Iterable[int | str] | None = None,
+        volumes: Iterable[str] | None = None,
+        networks: Iterable[str] | None = None,
+        memory: int | str | None = None,
+        cpus: float | None = None,
+        gpus: int | str | None = None,
+        user: str | int | None = None,
+        read_only: bool = False,
+        pull_policy: str = "missing",
+        host_config: Mapping[str, Any] | None = None,
+        registry_secret: str | None = None,
+    ) -> None:
+        super().__init__(env=env, labels=labels)
+        self.image = options.image_name(image, what="DockerRun: image")
+        self.ports = options.ports(ports)
+        self.volumes = options.volumes(volumes)
+        self.networks = list(texts(networks, what="DockerRun: a network"))
+        self.memory = None if memory is None else options.in_bytes(memory, what="DockerRun: memory")
+        self.cpus, self.gpus, self.user = options.cpus(cpus), options.gpus(gpus), options.user(user)
+        if not isinstance(read_only, bool):
+            raise TypeError(f"DockerRun: read_only is {read_only!r}, expected True or False")
+        self.read_only = read_only
+        self.pull_policy = options.pull_policy(pull_policy)
+        self.host_config = options.host_config(host_config)
+        self.registry_secret = secret_name(registry_secret, what="DockerRun: registry_secret")
+        if self.ports and "host" in self.networks:
+            raise ValueError("DockerRun: ports are published by a network of its own, which network 'host' is not")
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The names of the secrets in ``env``, and the one for the registry."""
+        registry = () if self.registry_secret is None else (self.registry_secret,)
+        return tuple(dict.fromkeys([*super().secrets, *registry]))
+
+    def _options(self) -> dict[str, Any]:
+        names = ("ports", "volumes", "networks", "memory", "cpus", "gpus", "user", "read_only", "host_config")
+        given = {name: value for name in (*names, "registry_secret") if (value := getattr(self, name))}
+        pulled = {} if self.pull_policy == "missing" else {"pull_policy": self.pull_policy}
+        return {"image": self.image, **given, **pulled}

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from azure.storage.blob import BlobServiceClient
 
 from command import Cli
+from flow_agent.storages.dockerfile import default_base
+from images import without_further_images
 from servers.azure import Server as AzureServer
 from servers.azure import make_container
+from servers.docker_engine import docker_running, shared
+from servers.docker_image import IMAGE
 from servers.gcs import Server as GCSServer
 from servers.gcs import make_bucket as make_gcs_bucket
+from servers.registry import registry_running
 from servers.s3 import ROOT, Server, make_bucket
 
 SNIPPETS = {
@@ -37,6 +43,14 @@ from flow_agent import Flow
 from flow_agent.storages import Azure
 
 flow = Flow("azure-flow", storage=Azure(container="my-container", connection_string_secret="my-connection-string"))
+
+flow.storage.build()
+""",
+    "docker": """
+from flow_agent import Flow
+from flow_agent.storages import Docker
+
+flow = Flow("gcs-flow", storage=Docker(registry_url="<my-registry.io>", image_name="my_flow"))
 
 flow.storage.build()
 """,
@@ -96,6 +110,31 @@ def test_azure(clouds: Cli, azure_server: AzureServer) -> None:
     with BlobServiceClient.from_connection_string(azure_server.connection_string()) as client:
         names = [blob.name for blob in client.get_container_client("my-container").list_blobs("azure-flow/")]
     assert len(names) == 1
+
+
+@pytest.mark.timeout(300)
+def test_docker(cli: Cli, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The default base image is pulled from a mirror of the public registry, which few machines of tests reach."""
+    base = default_base()
+    with (
+        docker_running(shared(tmp_path_factory)) as server,
+        registry_running(server, tmp_path_factory.mktemp("mirror")) as registry,
+    ):
+        with without_further_images(server) as engine:
+            mirrored = f"{registry.address}/library/{base}"
+            engine.sdk.tag(IMAGE, *mirrored.rsplit(":", 1))
+            engine.sdk.push(mirrored)
+        server.stop()
+        server.start(f"--registry-mirror=http://{registry.address}")
+        cli.env |= {"DOCKER_HOST": server.url}
+        cli.write("docker_flow.py", SNIPPETS["docker"].replace("<my-registry.io>", registry.address))
+        done = subprocess.run(
+            [sys.executable, "docker_flow.py"], cwd=cli.folder, env=cli.env, check=False, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"pulled {base}" in done.stderr
+        (tag,) = registry.tags("my_flow")
+        assert tag.startswith("20")
 
 
 def test_the_flow_of_an_agent_in_containers_asks_for_the_label_of_s3(clouds: Cli) -> None:

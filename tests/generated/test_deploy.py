@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
 
 from command import COMMAND, unless_all_is_required
+from flow_agent.cli import VERBS
 from flow_agent.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "deploy" / "flow-agent.service"
+COMPOSE = ROOT / "deploy" / "compose.yaml"
 
 
 class _Unit(configparser.RawConfigParser):
@@ -79,3 +86,62 @@ def test_the_image_is_built_of_files_that_are_there_for_a_python_that_is_support
     assert 11 <= int(version[1]) <= sys.version_info[1] + 1
     assert re.findall(r"^FROM runtime AS (\w+)$", text, re.MULTILINE) == ["all", "small"]
     assert text.count("USER 10001:10001") == 2
+
+
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
+    return found
+
+
+def composed(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """What docker-compose says of our file; it needs no engine for that."""
+    program = shutil.which("docker-compose")
+    if program is None:
+        unless_all_is_required("there is no docker-compose")
+    env = {name: value for name, value in os.environ.items() if name != "POSTGRES_PASSWORD"}
+    return subprocess.run(
+        [str(program), "--file", str(COMPOSE), *arguments],
+        env={**env, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_docker_compose_understands_the_compose_file() -> None:
+    done = composed("config", POSTGRES_PASSWORD="secret")
+    assert done.returncode == 0, done.stderr
+    assert sorted(yaml.safe_load(done.stdout)["services"]) == ["agent", "postgres", "server"]
+
+
+def test_docker_compose_asks_for_a_password_that_nobody_chose() -> None:
+    if (COMPOSE.parent / ".env").exists():
+        pytest.fail("deploy/.env is there: tests need a folder without one")
+    done = composed("config")
+    assert done.returncode != 0
+    assert "put it into deploy/.env" in done.stderr
+
+
+def test_what_the_compose_file_starts_is_there() -> None:
+    services = compose()["services"]
+    targets = re.findall(r"^FROM \S+ AS (\w+)$", (ROOT / "deploy/Dockerfile").read_text(), re.MULTILINE)
+    for name in ("server", "agent"):
+        build = services[name]["build"]
+        assert (COMPOSE.parent / build["context"] / build["dockerfile"]).is_file()
+        assert build["target"] in targets
+        assert services[name]["command"][0] in VERBS
+        assert services[name]["read_only"] is True
+        assert services[name]["cap_drop"] == ["ALL"]
+        assert "privileged" not in services[name]
+
+
+def test_agents_of_the_compose_file_know_neither_database_nor_password() -> None:
+    services = compose()["services"]
+    assert "POSTGRES" not in str(services["agent"])
+    assert set(services["agent"]["networks"]).isdisjoint(services["postgres"]["networks"])
+    assert not [port for service in services.values() for port in service.get("ports", ()) if "127.0.0.1" not in port]
+
+
+def test_no_secret_of_the_compose_file_can_be_committed() -> None:
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {"deploy/.env", "deploy/agent.token"} <= set(ignored)

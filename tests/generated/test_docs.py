@@ -10,9 +10,12 @@ import pytest
 
 from flow_agent.cli import VERBS
 from flow_agent.model import RETRIED, Reason, State
+from flow_agent.storages.dockerfile import default_base
 from generated.examples import Block, ExampleError, Sandbox, blocks, fits, perform
+from images import without_further_images
 from servers import gcs
 from servers.azure import make_container
+from servers.docker_image import IMAGE
 from servers.s3 import make_bucket
 
 ROOT = Path(__file__).parents[2]
@@ -44,10 +47,11 @@ def surroundings(request, s3_server, gcs_server, azure_server, tmp_path_factory)
 
 
 SCRIPTS = ROOT / "docs" / "script-storage.md"
-IN_BUCKETS = [page for page in PAGES if page.parent.name == "storages"]
+IMAGES = ROOT / "docs" / "storages" / "docker.md"
+IN_BUCKETS = [page for page in PAGES if page.parent.name == "storages" and page != IMAGES]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in (*IN_BUCKETS, SCRIPTS)], ids=name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in (*IN_BUCKETS, SCRIPTS, IMAGES)], ids=name)
 def test_the_examples_of_the_page_do_what_it_shows(page, tmp_path):
     perform(page, tmp_path)
 
@@ -62,6 +66,15 @@ def test_the_examples_of_scripts_on_each_host_do_what_the_page_shows(tmp_path, s
     variables = {**surroundings, **internet.environment, "TOKEN": internet.token}
 
     assert perform(SCRIPTS, tmp_path, variables) >= 12
+
+
+@pytest.mark.timeout(300)
+def test_the_examples_of_images_do_what_the_page_shows(tmp_path, docker_engine):
+    """The reader's base image is that of the tests here: none can be pulled everywhere."""
+    base, tag = default_base().split(":")
+    with without_further_images(docker_engine) as engine:
+        engine.sdk.tag(IMAGE, base, tag)
+        assert perform(IMAGES, tmp_path, {"DOCKER_HOST": docker_engine.url}) >= 5
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -29,7 +29,7 @@ def test_everything_has_a_default_and_the_queue_lies_in_the_home(home):
     assert settings.home == home
     assert settings.queue == f"sqlite:{home}/queue.db"
     assert settings.lease.running == 120
-    assert settings.agent.launchers == ("process",)
+    assert settings.agent.launchers == ("process", "docker")
     assert settings.agent.limit >= 1
 
 

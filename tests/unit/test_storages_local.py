@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from flow_agent import Flow, LocalResult
+from flow_agent.archive import runner_archive
 from flow_agent.errors import FetchError, RegistrationError
-from flow_agent.launchers.archive import runner_archive
 from flow_agent.model import Reason
 from flow_agent.registration import build_registrations
 from flow_agent.runner.load import find_flow, load_script

@@ -10,11 +10,11 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Any
 
 from flow_agent import events, plugins
 from flow_agent.agent import Agent
 from flow_agent.cache import Cache
+from flow_agent.cli.launchers import opened as opened_launchers
 from flow_agent.errors import FlowAgentError
 from flow_agent.execute import Tools
 from flow_agent.health import Health
@@ -23,7 +23,7 @@ from flow_agent.identity import checked_name, held
 from flow_agent.model import AgentInfo, Registration
 from flow_agent.objects.pool import clients
 from flow_agent.ports import Launcher, Leases, Queue, Storage
-from flow_agent.prepare import Means, attempt_variables
+from flow_agent.prepare import Means
 from flow_agent.probes import Probes, served
 from flow_agent.resolver import Resolver, opened
 from flow_agent.retry import Policy
@@ -50,7 +50,7 @@ async def assembled(
     ``probes``, if there is one.
 
     Raises AgentRunning: another one holds it. InvalidInput: the name or a launcher's cannot be. FlowAgentError: the
-    home cannot be written.
+    home cannot be written, or no launcher can be served.
     """
     name = checked_name(name or settings.agent.name)
     async with AsyncExitStack() as stack:
@@ -66,12 +66,7 @@ async def assembled(
             ) from error
         await stack.enter_async_context(clients())
         resolver = await stack.enter_async_context(opened(**settings.secrets_arguments()))
-        launchers = {
-            wanted: await stack.enter_async_context(
-                plugins.load("launchers", wanted)(settings.home, name, _launcher_options(settings, wanted))
-            )
-            for wanted in dict.fromkeys(settings.agent.launchers)
-        }
+        launchers = await opened_launchers(settings, name, stack)
         info = replace(_info(settings, launchers), id=lasting, name=name)
         pace = Pace(poll=settings.agent.poll, heartbeat=settings.lease.heartbeat, last_words=settings.report.seconds)
         health, tools = Health(), _tools(settings, queue, launchers, name, resolver)
@@ -90,7 +85,7 @@ def _info(settings: Settings, launchers: dict[str, Launcher]) -> AgentInfo:
         incarnation=uuid.uuid4().hex,
         labels=frozenset(settings.agent.labels) | ({host} if settings.agent.hostname_label else set()),
         launchers={name: launcher.scope for name, launcher in launchers.items()},
-        default_launcher=settings.agent.launchers[0],
+        default_launcher=next(iter(launchers)),
         only_labelled=settings.agent.only_labelled,
         limit=settings.agent.limit,
         host=host,
@@ -120,12 +115,6 @@ def _tools(settings: Settings, queue: Queue, launchers: dict[str, Launcher], nam
         leases=Leases(claimed=settings.lease.claimed, running=settings.lease.running),
         release_for=settings.fetch.release_for,
     )
-
-
-def _launcher_options(settings: Settings, launcher: str) -> dict[str, Any]:
-    if launcher != "process":
-        return {}
-    return settings.process.model_dump() | {"env": attempt_variables(settings.agent.env, os.environ)}
 
 
 class _Storages:

@@ -39,14 +39,22 @@ class Journal:
         self._marker_start = marker_start(nonce)
         self._marker_length = len(marker(nonce, 0))
         self._limit, self._left_out = limit, 0
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._output, self._journal = os.open(OUTPUT, flags, 0o600), os.open(JOURNAL, flags, 0o600)
+        self._output, self._journal = self._open()
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._offset = self._bytes = self._journal_bytes = 0
         self._marked = 0
         self._pending = b""
         self._events: dict[int, dict[str, Any]] = {}
         self._lines = Lines()
+
+    def _open(self) -> tuple[int, int]:
+        """The descriptors for the printed bytes and for the lines of the journal."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(OUTPUT, flags, 0o600), os.open(JOURNAL, flags, 0o600)
+
+    def _printed(self, data: bytes) -> bytes:
+        """The printed bytes as they are written."""
+        return data
 
     @property
     def blocked(self) -> bool:
@@ -141,7 +149,7 @@ class Journal:
         if data:
             self._bytes += len(data)
             self._offset += len(data)
-            self._waiting.append((self._output, data))
+            self._waiting.append((self._output, self._printed(data)))
 
     def _mark(self) -> None:
         # A flow that prints byte by byte would have a journal many times its output: beyond the limit, fewer marks.

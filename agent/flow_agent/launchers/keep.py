@@ -26,7 +26,8 @@ from flow_agent.launchers import linux
 from flow_agent.launchers.evidence import Evidence
 from flow_agent.launchers.journal import Journal
 from flow_agent.launchers.lines import Lines
-from flow_agent.launchers.record import Record, make_room
+from flow_agent.launchers.record import Record
+from flow_agent.launchers.room import make_room
 from flow_agent.redact import Redactor
 
 TYPE_CHECKING = False  # typing itself costs every keeper some 10 ms
@@ -59,9 +60,9 @@ class Keep:
         self._time_up: float | None = None
         nonce = os.urandom(8).hex()
         attempt.prepare(json.dumps(orders["go"] | {"nonce": nonce, "mark": attempt.mark}).encode() + b"\n")
-        self._journal = Journal(Redactor(orders["redacted"]), nonce, orders["output_limit"])
-        self._record = Record(orders["name"])
-        self._control = os.open(CONTROL, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._journal = self._write_to(Redactor(orders["redacted"]), nonce, orders["output_limit"])
+        self._record = self._tell_by(orders["name"])
+        self._control = self._hear_by()
         self._ended_by: str | None = None
         self._kill_at: float | None = None
         self._status: int | None = None
@@ -72,6 +73,23 @@ class Keep:
         }
         self._wake = wake
         self._talks: dict[int, Lines] = {self._control: Lines(), daemon: said}
+
+    # What a keeper inside a container has in other places
+
+    def _write_to(self, redactor: Redactor, nonce: str, limit: int) -> Journal:
+        return Journal(redactor, nonce, limit)
+
+    def _tell_by(self, name: str) -> Record:
+        return Record(name)
+
+    def _hear_by(self) -> int:
+        return os.open(CONTROL, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    @property
+    def exit_code(self) -> int:
+        """That of the attempt, which has ended; 128 + n if signal n ended it."""
+        code = os.waitstatus_to_exitcode(self._status or 0)
+        return code if code >= 0 else 128 - code
 
     @property
     def alone(self) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from flow_agent.launchers import linux
 from flow_agent.launchers.attempt import MARK
 from flow_agent.launchers.keep import KEEPER
-from flow_agent.launchers.record import make_room
+from flow_agent.launchers.room import make_room
 from flow_agent.launchers.spool import read_json
 
 KILLS = 100

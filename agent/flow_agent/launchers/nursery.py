@@ -19,8 +19,8 @@ from pathlib import Path
 import anyio
 
 from flow_agent import events
+from flow_agent.archive import runner_archive
 from flow_agent.errors import LaunchError
-from flow_agent.launchers.archive import runner_archive
 from flow_agent.launchers.attempt import PASSES
 from flow_agent.launchers.environments import KEEP, Environment, environment
 from flow_agent.launchers.parked import WAIT, Parked

@@ -106,7 +106,7 @@ async def submit_runs(
 
     Raises NotFound: no such flow. ParametersInvalid: they do not fit; for a script that follows its source that is
     the warning, since the attempt may load another signature. InvalidInput: a label, count, key, priority or due
-    time cannot be.
+    time cannot be, or no launcher such as the run config asks for can start what the storage holds.
     """
     from flow_agent.registration import check_parameters  # noqa: PLC0415 - most verbs do not submit
 
@@ -124,6 +124,7 @@ async def submit_runs(
         _checked_time(at, f"{at:g} seconds since the epoch")
     wanted = checked(labels)
     registration = await queue.registration(flow)
+    refuse_impossible(registration)
     warning = ""
     try:
         check_parameters(registration, parameters)
@@ -141,6 +142,20 @@ async def submit_runs(
         key=key,
     )
     return await queue.submit([submission] * count), warning
+
+
+def refuse_impossible(registration: Registration) -> None:
+    """See that there can be an attempt of the flow at all, wherever agents are.
+
+    Raises InvalidInput: its storage and its launcher do not fit each other.
+    """
+    storage = registration.storage["type"]
+    if storage == "Docker" and registration.launcher == "process":
+        raise InvalidInput(
+            f"flow {registration.flow!r} lies in an image (Docker storage), and its run config"
+            f" {registration.run_config.get('type', 'LocalRun')} starts processes, which cannot see into one",
+            hint="give it a run config DockerRun() or none, or another storage, and register it again",
+        )
 
 
 async def retry_run(queue: Queue, run_id: str) -> Run:

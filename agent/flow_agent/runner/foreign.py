@@ -6,11 +6,13 @@ They are known by the names of their classes: whoever has such an object has its
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from keyword import iskeyword
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import inspect
 
 Framework = Literal["prefect1", "prefect"]
 
@@ -53,6 +55,8 @@ class Callee:
 
 def signature(target: Any) -> inspect.Signature:
     """The parameters that a run of ``target`` may have."""
+    import inspect  # 10 ms, where nothing has it ready
+
     if framework(target) == "prefect":
         return inspect.signature(target.fn)
     found = sorted(target.parameters(), key=lambda parameter: str(parameter.name))
@@ -77,6 +81,8 @@ def _can_be_named(name: str) -> bool:
 def _misfit(target: Any, parameters: Mapping[str, Any]) -> str | None:
     """Why ``target`` cannot have ``parameters``; None: it can."""
     if framework(target) == "prefect":
+        import inspect
+
         try:
             inspect.signature(target.fn).bind(**parameters)
         except TypeError as error:

@@ -6,9 +6,8 @@ import importlib
 import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
-from inspect import isfunction
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from flow_agent.flow import Flow, loading
@@ -101,7 +100,7 @@ def flow_of_module(name: str, attribute: str | None, flow: str) -> Any:
         if not hasattr(found, part):
             raise NoSuchFlow(f"module {name} has no {attribute}")
         found = getattr(found, part)
-    if isfunction(found):
+    if isinstance(found, FunctionType):
         if found.__name__ == flow:
             return found
         found = found()
@@ -137,7 +136,7 @@ def find_flow(module: ModuleType, name: str, place: str | None = None) -> Any:
         if name_of(flow) == name:
             return flow
     function = vars(module).get(name)
-    if isfunction(function):
+    if isinstance(function, FunctionType):
         return function
     found = f"found: {', '.join(repr(name_of(flow)) for flow in flows)}" if flows else "it has no flow at all"
     raise NoSuchFlow(f"there is no flow {name!r} in {place or getattr(module, '__file__', module.__name__)}; {found}")

@@ -11,7 +11,6 @@ import pickle
 import sys
 from base64 import b64decode
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -68,6 +67,8 @@ def _check(python: str | None) -> None:
 
 def _differing(versions: Mapping[str, str]) -> str:
     """The packages whose version is another one here."""
+    from importlib.metadata import PackageNotFoundError, version  # 20 ms that most attempts need not wait for
+
     found = []
     for name, theirs in versions.items():
         if name == "python":

@@ -41,9 +41,10 @@ class AgentSettings(Group):
         description="Runs at the same time; default: the cores that this process may use.",
     )
     launchers: Annotated[Words, Option(("--launcher",), "NAME")] = Field(
-        default=("process",),
+        default=("process", "docker"),
         min_length=1,
-        description="Launchers that this agent offers; the first one serves runs that ask for none.",
+        description="Launchers that this agent offers, as far as they can be served here; the first one serves runs"
+        " that ask for none.",
     )
     hostname_label: Annotated[bool, Option(("--hostname-label/--no-hostname-label",))] = Field(
         default=True, description="Whether the hostname is a label too; flows in Local storage ask for it."
@@ -188,6 +189,33 @@ class ProcessSettings(Group):
     idle: Seconds = Field(
         default=300.0, description="Seconds after which an interpreter that no run asked for is given up."
     )
+
+
+class DockerSettings(Group):
+    """How attempts are started in containers of a Docker engine, and what they may ask of it."""
+
+    url: Annotated[str, Option(metavar="URL")] = Field(
+        default="", description="Where the engine listens; default: `DOCKER_HOST`, else the usual socket."
+    )
+    certificates: Annotated[Path | None, Option(metavar="FOLDER")] = Field(
+        default=None, description="Folder with `ca.pem`, `cert.pem` and `key.pem` for an engine behind TLS."
+    )
+    image: Annotated[str, Option(metavar="IMAGE")] = Field(
+        default="",
+        description="Image of runs that name none; default: `python:X.Y-slim` of the Python that registered the flow.",
+    )
+    network: Annotated[str, Option(metavar="NAME")] = Field(
+        default="", description="Network of runs that name none; default: the engine's own."
+    )
+    allow: Annotated[Words, Option(("--docker-allow",), "WHAT")] = Field(
+        default=(),
+        description="What runs may have of this machine: volumes, ports, networks, host_network, gpus, host_config,"
+        " each also with one value, as `volumes:/data`; default: nothing.",
+    )
+    keep: Annotated[Literal["never", "failed", "always"], Option(("--keep-containers",))] = Field(
+        default="never", description="Containers that stay on the engine when all is told of them."
+    )
+    pull_within: Seconds = Field(default=1800.0, description="Seconds that the pull of an image may take.")
 
 
 class OutputSettings(Group):

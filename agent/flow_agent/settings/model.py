@@ -16,6 +16,7 @@ from flow_agent.ports import Leases
 from flow_agent.settings.groups import (
     AgentSettings,
     CacheSettings,
+    DockerSettings,
     FetchSettings,
     LeaseSettings,
     LogSettings,
@@ -81,6 +82,7 @@ class Settings(BaseSettings):
     secrets: SecretsSettings = Field(default=SecretsSettings(), repr=False)
     report: ReportSettings = ReportSettings()
     process: ProcessSettings = ProcessSettings()
+    docker: DockerSettings = DockerSettings()
     output: OutputSettings = OutputSettings()
     server: ServerSettings = ServerSettings()
     probes: ProbesSettings = ProbesSettings()

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from flow_agent.storages.base import Storage
     from flow_agent.storages.bitbucket import Bitbucket
     from flow_agent.storages.codecommit import CodeCommit
+    from flow_agent.storages.docker import Docker
     from flow_agent.storages.gcs import GCS
     from flow_agent.storages.git import Git
     from flow_agent.storages.github import GitHub
@@ -24,6 +25,7 @@ __all__ = [
     "Azure",
     "Bitbucket",
     "CodeCommit",
+    "Docker",
     "Git",
     "GitHub",
     "GitLab",

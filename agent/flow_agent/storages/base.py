@@ -57,6 +57,8 @@ class Storage(ABC):
     """Whether what is stored can be reached from the registering machine only."""
     of_interpreter: ClassVar[bool] = False
     """Whether what is stored lies among the packages of the interpreter that registers it."""
+    launcher: ClassVar[str | None] = None
+    """The launcher that its flows need, where the run config leaves that open; None: any."""
     remote: bool = False
     """Whether fetching goes over a network, so that what was fetched is worth keeping on the agent's machine."""
 

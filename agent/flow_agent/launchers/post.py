@@ -1,0 +1,68 @@
+"""Orders on their way into containers: only the newest of each kind, again and again while the engine is away."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from flow_agent import events, retry
+from flow_agent.engine import containers
+from flow_agent.engine.client import Engine
+from flow_agent.errors import EngineError
+
+NO_USE = frozenset({404, 409})
+"""Answers of an engine for a container that does not run any more."""
+
+
+class Post:
+    """Delivers orders in the background; ``container`` gives the id of a ref's container, None when it is nobody's."""
+
+    def __init__(self, engine: Engine, tasks: anyio.abc.TaskGroup, container: Callable[[str], str | None]) -> None:
+        self._engine, self._tasks, self._container = engine, tasks, container
+        self._waiting: dict[str, dict[str, Any]] = {}
+        self._under_way: dict[str, anyio.Event] = {}
+
+    def send(self, ref: str, **order: Any) -> anyio.Event:
+        """Have ``order`` delivered: ``deadline`` (``time.monotonic()``), ``go``, ``stop``; the event tells that it was,
+        or that there is nobody to take it."""
+        self._waiting.setdefault(ref, {}).update(order)
+        if ref not in self._under_way:
+            self._under_way[ref] = anyio.Event()
+            self._tasks.start_soon(self._deliver, ref, name=f"orders for {ref}")
+        return self._under_way[ref]
+
+    async def _deliver(self, ref: str) -> None:
+        try:
+            while ref in self._waiting:
+                await retry.reached(
+                    partial(self._once, ref), partial(events.engine_waits, ref), lambda: self._container(ref) is None
+                )
+        except EngineError:  # it has ended, or is gone: whoever waits for it finds that out
+            self._waiting.pop(ref, None)
+        finally:
+            self._under_way.pop(ref).set()
+
+    async def _once(self, ref: str) -> None:
+        container = self._container(ref)
+        order = dict(self._waiting.get(ref, {}))
+        if container is None or not order:
+            self._waiting.pop(ref, None)
+            return
+        message = dict(order)
+        if "deadline" in message:
+            message["lives"] = message.pop("deadline") - time.monotonic()
+        data = json.dumps(message).encode() + b"\n"
+        await self._engine.call(
+            "an order to the container",
+            lambda: containers.tell(self._engine, container, data),
+            seconds=2 * containers.TOLD_WITHIN,
+        )
+        left = {name: value for name, value in self._waiting.pop(ref, {}).items() if order.get(name) != value}
+        if left:  # came meanwhile
+            self._waiting[ref] = left
