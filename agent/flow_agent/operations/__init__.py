@@ -2,6 +2,7 @@
 
 from flow_agent.operations.doctor import examine
 from flow_agent.operations.opening import open_queue, shown_url
+from flow_agent.operations.pruning import parse_age, prune
 from flow_agent.operations.results import is_pickled, no_json, python_text, read_result, recover_result
 from flow_agent.operations.submitting import MOST_AT_ONCE, due_time, parse_time, register, retry_run, submit_runs
 from flow_agent.operations.views import agent_json, attempt_json, iso, registration_json, run_json
@@ -19,7 +20,9 @@ __all__ = [
     "iso",
     "no_json",
     "open_queue",
+    "parse_age",
     "parse_time",
+    "prune",
     "python_text",
     "read_result",
     "recover_result",
