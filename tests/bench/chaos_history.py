@@ -13,7 +13,8 @@ NOTES = """
 create table history (
     number bigint generated always as identity primary key,
     kind text not null, run text not null, claim bigint not null, current bigint not null,
-    before text, after text not null, attempt bigint not null, source text not null default '', seq bigint not null default 0
+    before text, after text not null, attempt bigint not null,
+    source text not null default '', seq bigint not null default 0
 );
 
 create function note_change() returns trigger language plpgsql as $$ begin
@@ -33,8 +34,10 @@ create trigger note after insert or update or delete on runs for each row execut
 
 create function note_line() returns trigger language plpgsql as $$ begin
     insert into history (kind, run, claim, current, after, attempt, source, seq)
-    select case when new.attempt = attempt or (state = 'claimed' and new.attempt = attempt + 1) then 'line' else 'stale line' end,
-        id, claim, claim, state, new.attempt, new.source, new.seq from runs where serial = new.run;
+    select case when new.attempt = attempt or (state = 'claimed' and new.attempt = attempt + 1)
+            then 'line' else 'stale line' end,
+        id, claim, claim, state, new.attempt, new.source, new.seq
+    from runs where serial = new.run;
     return null;
 end $$;
 create trigger note after insert on logs for each row execute function note_line();
@@ -46,8 +49,8 @@ create function note_end() returns trigger language plpgsql as $$ begin
 end $$;
 create trigger note after update on claims for each row execute function note_end();
 """
-"""``claim`` is the number of the claim that something was written under (of a change: the one before it), ``current`` the
-run's then. Rows of one run are in the order of its changes, since who changes a run has it locked."""
+"""``claim`` is the number of the claim that something was written under (of a change: the one before it), ``current``
+the run's then. Rows of one run are in the order of its changes, since who changes a run has it locked."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Whether the history of all runs is one that the promises allow. It knows nothing but what was written down.
 
-Beside what the judge of the soak finds (runs that were lost, attempts that overlap, lines that are missing or mixed, ends
-that are not true), it looks at every single write: none under a claim that is not the current one, none to a run that has
-ended, no state that does not follow from the one before.
+Beside what the judge of the soak finds (runs that were lost, attempts that overlap, lines that are missing or mixed,
+ends that are not true), it looks at every single write: none under a claim that is not the current one, none to a run
+that has ended, no state that does not follow from the one before.
 """
 
 from __future__ import annotations
