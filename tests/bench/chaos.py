@@ -1,10 +1,10 @@
 """Is anything lost or doubled while agents, their database and their server are killed, frozen and cut off?
 
-Four agents, each with a home of its own, work on one queue in PostgreSQL: two directly, two by HTTP through a server, one
-of each behind a proxy. Every one to three seconds, at random (the seed is printed, `--seed` repeats it), something is
-done: kill -9 and SIGSTOP of agents, of the database and of the server, kill -9 of keepers, zygotes and attempts, an end
-in order, connections that are cut, slow, or hang. The database writes down every change (`chaos_history.py`), and each
-attempt signs a file when it begins, goes on and ends. Then all of it is judged: `chaos_judge.py`.
+Four agents, each with a home of its own, work on one queue in PostgreSQL: two directly, two by HTTP through a server,
+one of each behind a proxy. Every one to three seconds, at random (the seed is printed, `--seed` repeats it), something
+is done: kill -9 and SIGSTOP of agents, of the database and of the server, kill -9 of keepers, zygotes and attempts, an
+end in order, connections that are cut, slow, or hang. The database writes down every change (`chaos_history.py`), and
+each attempt signs a file when it begins, goes on and ends. Then all of it is judged: `chaos_judge.py`.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Database:
         return connection
 
     def prepare_nothing(self) -> None:
-        """From now on nothing is kept prepared: a pooler stands in between, which may lead each transaction elsewhere."""
+        """From now on nothing is kept prepared: a pooler in between may lead each transaction elsewhere."""
         self._prepares = False
 
     def create(self) -> list[str]:
