@@ -78,6 +78,10 @@ bench: setup servers frameworks peers ## Measure start, latency, throughput, idl
 soak: setup ## Kill agents, keepers and zygotes at random for 20,000 runs and look for any that was lost or doubled
 	@$(BIN)/python tests/bench/soak.py $(ARGS)
 
+.PHONY: chaos
+chaos: setup servers ## Kill, freeze and cut off agents, database and server at random for 20 minutes and look for any harm
+	@FLOW_AGENT_TEST_SERVERS="$(abspath $(SERVERS))" $(BIN)/python tests/bench/chaos.py $(ARGS)
+
 # The oldest supported Python: what has a version for it has the same one for the others.
 .PHONY: pins
 pins: ## Renew .ci/constraints.txt with the newest versions (make check test-all must pass with them)

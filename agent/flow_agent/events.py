@@ -95,6 +95,16 @@ def server_mistake(error: BaseException) -> None:
     _log.error("server.mistake", error=f"{type(error).__name__}: {error}", exc_info=error)
 
 
+def queue_deaf(queue: str) -> None:
+    """Notifications do not come through; told once for each open queue."""
+    _log.warning(
+        "queue.deaf",
+        queue=queue,
+        why="no notification comes through, as behind a pooler that gives each transaction another connection",
+        hint="agents look for runs every agent.poll seconds; a URL of the database itself wakes them at once",
+    )
+
+
 def runs_unserved(waiting: Waiting) -> None:
     """Runs wait that no live agent may take; told once for each kind of them."""
     _log.warning(

@@ -222,7 +222,9 @@ class AgentInfo:
     ``id`` is kept in the agent's home and outlives it, so that a successor is known by it; ``incarnation`` is new
     at each start. ``launchers`` maps each launcher's name to its scope: runs started in a scope outlive the agent,
     and any agent with the same launcher and scope may take them over; an empty scope means they do not.
-    ``default_launcher`` serves the runs that ask for none.
+    ``default_launcher`` serves the runs that ask for none. ``seen_at`` is when it gave its last sign of life, by the
+    queue's clock, and ``silent`` how many seconds before it was listed, by the same clock: no other one tells whether
+    it lives.
     """
 
     id: str
@@ -240,6 +242,7 @@ class AgentInfo:
     version: str = ""
     started_at: float = 0.0
     seen_at: float = 0.0
+    silent: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,3 +405,25 @@ class Ending:
     memory: str | None = None
     cpu: str | None = None
     ended_by: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """Which runs may go: those that ended ``older_than`` seconds ago or more in one of ``states``, of ``flow`` (None:
+    of any), but for the ``keep_last`` newest of each flow in those states."""
+
+    older_than: float = 0.0
+    keep_last: int = 0
+    states: frozenset[State] = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+    flow: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What one step of pruning removed; ``next`` is where the next one begins, None after the last."""
+
+    runs: int = 0
+    lines: int = 0
+    registrations: int = 0
+    agents: int = 0
+    next: str | None = None

@@ -22,6 +22,8 @@ from flow_agent.model import (
     Limit,
     LogLine,
     Outcome,
+    Pruned,
+    Pruning,
     Registration,
     Run,
     State,
@@ -230,6 +232,20 @@ class Queue(Protocol):
         """Forget the limit, and poke waiting agents.
 
         Raises NotFound: there is none.
+        """
+
+    # What is not needed any more
+
+    async def prune(self, rule: Pruning, *, before: str | None = None, dry_run: bool = False) -> Pruned:
+        """Do one step of removing, from the newest run to the oldest, and say what it removed.
+
+        The next step begins at ``next``, given as ``before``; when that is None it was the last one. A run goes with
+        its attempts, its log and its key, which may be used again; one with a very long log takes several steps, its
+        lines first. A run stays that has not ended, or that a run which stays is a retry of (``retry_of``).
+
+        The last step also removes registrations as old that are not their flow's newest and that no run names (of
+        ``rule.flow`` only, if there is one), and agents that are listed no more. ``dry_run`` removes nothing and
+        counts what would go, but of registrations only those that no run names now. Repeating a step does no harm.
         """
 
     # Waking

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 import anyio
@@ -25,10 +25,6 @@ class Sight(Protocol):
     def queue(self) -> Queue:
         """The queue to look at."""
 
-    @property
-    def now(self) -> Callable[[], float]:
-        """The wall clock."""
-
 
 def unserved(waiting: Iterable[Waiting], alive: Iterable[AgentInfo]) -> list[Waiting]:
     """Those that no agent of ``alive`` may take; one that drains takes nothing more."""
@@ -46,8 +42,8 @@ async def watch_unserved(sight: Sight, own_id: str, heartbeat: float) -> None:
     while True:
         await anyio.sleep(PAUSE)
         with contextlib.suppress(QueueError):  # the agent itself sees to a queue that is away or broken
-            now = sight.now()
-            alive = [agent for agent in await sight.queue.agents() if now - agent.seen_at <= 3 * heartbeat]
+            # By the queue's clock: this machine's may be wrong.
+            alive = [agent for agent in await sight.queue.agents() if agent.silent <= 3 * heartbeat]
             if own_id != min((agent.id for agent in alive), default=own_id):
                 continue
             found = {(each.labels, each.launcher): each for each in unserved(await sight.queue.waiting(), alive)}

@@ -52,12 +52,12 @@ def explain(
     if run.state in {State.CLAIMED, State.RUNNING}:
         start = start_command(run, here)
         return _held(run, known, now=now, alive_within=alive_within, start=start, leases=leases)
-    alive = [agent for agent in known if now - agent.seen_at <= alive_within]
+    alive = [agent for agent in known if agent.silent <= alive_within]
     if run.state is State.SCHEDULED and run.due_at is not None and run.due_at > now:
         return Explanation(_due_later(run, now))
     if full := next((each for each in limits if each.covers(run.flow, run.labels) and each.taken >= each.slots), None):
         return _held_back(run, full)
-    return _waits(run, registration, alive, known, now=now, ahead=waiting_ahead, here=here)
+    return _waits(run, registration, alive, known, ahead=waiting_ahead, here=here)
 
 
 def _ended(run: Run) -> Explanation:
@@ -104,21 +104,20 @@ def _held(
     named = [agent for agent in agents if agent.name == run.agent]
     if not named:
         return Explanation(f"{sentence}; that agent is not listed any more", _another_agent(run, start))
-    seen_at = max(agent.seen_at for agent in named)
-    seen = now - seen_at
+    seen = min(agent.silent for agent in named)
     if seen > alive_within:
-        silent = f"{sentence}; its last sign of life was {span(seen)} ago{_lease_end(run, seen_at, now, leases)}"
+        silent = f"{sentence}; its last sign of life was {span(seen)} ago{_lease_end(run, seen, now, leases)}"
         return Explanation(silent, _another_agent(run, start))
     hint = f"`flow-agent logs -f {run.id}` follows it" if run.state is State.RUNNING else ""
     return Explanation(f"{sentence}; its last sign of life was {span(seen)} ago", hint)
 
 
-def _lease_end(run: Run, seen_at: float, now: float, leases: Leases | None) -> str:
+def _lease_end(run: Run, silent: float, now: float, leases: Leases | None) -> str:
     """An agent extends its leases with each sign of life."""
     if leases is None:
         return ""
-    until = seen_at + (leases.running if run.state is State.RUNNING else leases.claimed)
-    return f", and its lease ends at about {stamp(until)}" if until > now else ", and its lease has ended"
+    left = (leases.running if run.state is State.RUNNING else leases.claimed) - silent
+    return f", and its lease ends at about {stamp(now + left)}" if left > 0 else ", and its lease has ended"
 
 
 def _another_agent(run: Run, start: str) -> str:
@@ -156,14 +155,13 @@ def _waits(
     alive: Sequence[AgentInfo],
     known: Sequence[AgentInfo],
     *,
-    now: float,
     ahead: int | None,
     here: str,
 ) -> Explanation:
     start = start_command(run, here)
     if not alive:
-        last = max(known, key=lambda agent: agent.seen_at, default=None)
-        seen = f"; the last one, {last.name!r}, gave a sign of life {span(now - last.seen_at)} ago" if last else ""
+        last = min(known, key=lambda agent: agent.silent, default=None)
+        seen = f"; the last one, {last.name!r}, gave a sign of life {span(last.silent)} ago" if last else ""
         return Explanation(f"run {run.id} waits, and no agent is alive{seen}", f"start one: {start}")
     fitting = [agent for agent in alive if matches(run.labels, run.launcher, agent)]
     if not fitting:

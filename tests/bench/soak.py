@@ -32,6 +32,7 @@ from soak_judge import SECRET, Told, judge, read_signs
 from flow_agent.errors import FlowAgentError
 from flow_agent.model import Run, State, Submission
 from flow_agent.operations.results import read_result
+from flow_agent.ports import Queue
 from flow_agent.queues.sqlite import SqliteQueue, open_queue
 
 BACKLOG, BATCH = 300, 100
@@ -64,7 +65,7 @@ def sample(pid: int) -> Sample:
     )
 
 
-def submission(chance: random.Random) -> Submission:
+def submission(chance: random.Random, key: str | None = None) -> Submission:
     """A run of any kind."""
     name = chance.choices(
         ["nothing", "talks", "naps", "stumbles", "once", "returns", "whispers"], [8, 4, 2, 1, 1, 2, 1]
@@ -74,7 +75,7 @@ def submission(chance: random.Random) -> Submission:
         parameters["size"] = chance.choice([10, 1_000, 200_000])
     elif name not in {"nothing", "whispers"}:
         parameters["lines"] = chance.randrange(30)
-    return Submission(flow=name, parameters=parameters)
+    return Submission(flow=name, parameters=parameters, key=key)
 
 
 class Soak:
@@ -120,7 +121,7 @@ class Soak:
         before: str | None = None
         while page := await queue.runs(limit=1000, before=before):
             for one in page:
-                found[one.id] = await _told(queue, one)
+                found[one.id] = await told_of(queue, one)
             before = page[-1].id
         return found
 
@@ -157,7 +158,8 @@ class Soak:
         ]
 
 
-async def _told(queue: SqliteQueue, one: Run) -> Told:
+async def told_of(queue: Queue, one: Run) -> Told:
+    """What the queue tells of one run."""
     lines, after = [], 0
     while page := await queue.logs(one.id, after=after):
         lines += [(line.attempt, line.text) for line in page if line.source == "flow"]

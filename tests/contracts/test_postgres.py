@@ -250,6 +250,25 @@ async def test_a_database_of_a_newer_program_is_refused_also_while_it_is_open(po
             pass
 
 
+async def test_statements_that_were_prepared_before_a_migration_are_prepared_anew(handles, postgres_url):
+    """A column more changes what ``runs.*`` is, and the server refuses what was prepared before."""
+    one, two, *_ = handles
+    for queue in (one, two):
+        for number in range(8):
+            claim = await running(queue, who := agent(f"{number}-{id(queue)}"))
+            await queue.extend(who, [claim])
+            await queue.get(claim.run.id)
+            await queue.finish(claim, SUCCEEDED)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("alter table runs add column colour text")
+    for queue in (one, two):
+        claim = await running(queue, who)
+        assert len(await queue.runs()) > 8
+        assert (await queue.extend(who, [claim])).values()
+        assert (await queue.finish(claim, SUCCEEDED)).state is State.SUCCEEDED
+        assert (await queue.get(claim.run.id)).state is State.SUCCEEDED
+
+
 async def test_several_may_open_an_empty_schema_at_once(postgres_url):
     async def open_and_close():
         async with postgres.open_queue(postgres_url) as queue:

@@ -54,6 +54,16 @@ class TestHttpQueueOverSqlite(QueueContract):
             yield partial(http.open_queue, url, options={"token": token})
 
 
+class TestHttpQueueOverPostgres(QueueContract):
+    @pytest.fixture
+    async def open_again(self, clock, postgres_url):
+        async with (
+            postgres.open_queue(postgres_url, clock=clock) as behind,
+            served(behind, Options(listen="127.0.0.1:0", tokens=None)) as url,
+        ):
+            yield partial(http.open_queue, url)
+
+
 class TestHttpQueueOverMemory(QueueContract):
     @pytest.fixture
     async def open_again(self, clock):

@@ -88,3 +88,21 @@ def test_the_server_is_killed_and_comes_back_while_flows_run(cli: Cli) -> None:
         agent.send_signal(signal.SIGTERM)
         assert agent.wait(30) == 0
         assert "password" not in cli.log()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_an_agent_that_is_started_while_the_database_is_away_waits_for_it(cli: Cli) -> None:
+    with postgres_running() as server:
+        cli.env["FLOW_AGENT_QUEUE"] = server.url
+        cli("register", str(cli.write("flows.py", FLOWS)))
+        run = cli.submit("adds", "-p", "a=1")[0]
+        server.kill()
+        agent = cli.start("--name", "one")
+        cli.until(lambda: "queue.unavailable" in cli.log())
+        assert "cannot be reached" in cli.error("start", "--until-empty", "--name", "two", code=1)
+        server.start()
+        cli.until(lambda: cli.state(run) == "succeeded", 60)
+        assert cli.log().count("queue.unavailable") == 1
+        agent.terminate()
+        assert agent.wait(30) == 0

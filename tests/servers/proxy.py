@@ -65,7 +65,8 @@ class FaultProxy:
             self._start(self._serve, client)
 
     def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", self._upstream)) as server, contextlib.suppress(OSError):
+        # A server that is down refuses; whoever asked finds the connection closed.
+        with client, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._upstream)) as server:
             client.settimeout(0.05)
             server.settimeout(0.05)
             while not self._closed.is_set():

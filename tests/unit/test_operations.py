@@ -403,12 +403,25 @@ async def test_a_run_as_json_has_the_promised_keys_and_times_in_utc_with_microse
 
 
 async def test_an_agent_as_json_says_whether_it_is_alive():
-    def alive(seen: float) -> bool:
-        agent = AgentInfo(id="a", name="one", incarnation="i", seen_at=seen)
-        return operations.agent_json(agent, now=100, alive_within=30)["alive"]
+    def alive(silent: float) -> bool:
+        agent = AgentInfo(id="a", name="one", incarnation="i", silent=silent)
+        return operations.agent_json(agent, alive_within=30)["alive"]
 
-    assert alive(71)
-    assert not alive(69)
+    assert alive(29)
+    assert not alive(31)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("30d", 2592000), ("2w", 1209600)]
+)
+def test_a_span_of_time_is_a_number_and_a_unit(text, seconds):
+    assert operations.parse_age(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1 y", "1e3s", "9999999999s", "1d2h"])
+def test_what_is_no_span_of_time_is_refused(text):
+    with pytest.raises(InvalidInput, match="is no time span"):
+        operations.parse_age(text)
 
 
 async def test_a_url_is_shown_without_its_password():

@@ -27,7 +27,6 @@ def anyio_backend():
 @dataclass(frozen=True)
 class Sight:
     queue: Queue
-    now: object
 
 
 def test_what_some_agent_may_take_is_served_unless_it_drains():
@@ -51,7 +50,7 @@ async def test_it_is_told_once_by_one_agent_and_again_when_it_comes_back(monkeyp
         await queue.announce(ONE)
         await queue.announce(other)
         for agent in (ONE, other):
-            tasks.start_soon(watch_unserved, Sight(queue, clock.now), agent.id, 1e9)
+            tasks.start_soon(watch_unserved, Sight(queue), agent.id, 1e9)
         await anyio.sleep(3.5 * PAUSE)
         assert [each.queued for each in told] == [1]
         await queue.cancel(run.id)

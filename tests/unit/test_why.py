@@ -19,11 +19,20 @@ def run(state: State = State.QUEUED, **changes) -> Run:
 
 
 def agent(name: str = "one", **changes) -> AgentInfo:
-    return replace(AgentInfo(id=name, name=name, incarnation="i", limit=2, seen_at=NOW - 1), **changes)
+    return replace(AgentInfo(id=name, name=name, incarnation="i", limit=2, seen_at=NOW - 1, silent=1), **changes)
 
 
 def why(asked: Run, *agents: AgentInfo, registration: Registration = FLOW, **more) -> Explanation:
     return explain(asked, registration, agents, now=NOW, **more)
+
+
+def test_a_reader_whose_clock_is_wrong_sees_who_lives_all_the_same():
+    live, gone = agent(seen_at=NOW - 7200, silent=1), agent(seen_at=NOW + 7200, silent=600)
+
+    assert "can take it now" in why(run(), live).sentence
+    assert "no agent is alive; the last one, 'one', gave a sign of life 10 min ago" in why(run(), gone).sentence
+    held = run(State.RUNNING, agent="one", started_at=NOW - 7300)
+    assert "its lease has ended" in why(held, gone, leases=Leases(claimed=30, running=120)).sentence
 
 
 def test_a_run_that_is_due_later_says_when():
@@ -59,13 +68,13 @@ def test_with_nobody_alive_the_hint_is_the_exact_command():
 
 
 def test_an_agent_without_a_sign_of_life_does_not_count_but_is_named():
-    said = why(run(), agent("old", seen_at=NOW - 600))
+    said = why(run(), agent("old", silent=600))
 
     assert "no agent is alive; the last one, 'old', gave a sign of life 10 min ago" in said.sentence
 
 
 def test_how_long_an_agent_counts_as_alive_can_be_told():
-    quiet = agent("quiet", seen_at=NOW - 100)
+    quiet = agent("quiet", silent=100)
 
     assert "no agent is alive" in why(run(), quiet).sentence
     assert "can take it now" in why(run(), quiet, alive_within=180).sentence
@@ -154,7 +163,7 @@ def test_a_running_run_says_by_whom_since_when_and_how_to_follow_it():
 
 
 def test_a_running_run_whose_agent_is_silent_says_what_comes():
-    said = why(run(State.RUNNING, agent="one", started_at=NOW - 90), agent(seen_at=NOW - 65))
+    said = why(run(State.RUNNING, agent="one", started_at=NOW - 90), agent(silent=65))
 
     assert "its last sign of life was 65 s ago" in said.sentence
     assert said.hint.startswith("start an agent: `flow-agent start`")
@@ -173,7 +182,7 @@ def test_a_running_run_whose_agent_is_silent_says_what_comes():
 def test_a_silent_agent_s_lease_is_told_where_it_is_known(state, seen, said):
     held = run(state, agent="one", started_at=NOW - 90, claimed_at=NOW - 90)
 
-    assert said in why(held, agent(seen_at=NOW - seen), leases=Leases(claimed=30, running=120)).sentence
+    assert said in why(held, agent(silent=seen), leases=Leases(claimed=30, running=120)).sentence
 
 
 def test_a_run_that_goes_on_without_an_agent_says_that_it_will_be_taken_over():

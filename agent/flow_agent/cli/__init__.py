@@ -35,6 +35,7 @@ VERBS = {
     "cache": ("cache", "What fetched flows are kept on this machine."),
     "doctor": ("doctor", "Check that home, queue, secrets and storages can be used."),
     "migrate": ("listings", "Bring the queue to this program's version."),
+    "prune": ("prune", "Remove old runs, unused registrations and dead agents."),
     "server": ("server", "Offer the queue to other machines, by HTTP."),
     "tokens": ("tokens", "Who may ask the server for what."),
     "start": ("start", "Claim runs and execute them until stopped."),

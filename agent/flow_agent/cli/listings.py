@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 
 from flow_agent import operations
@@ -40,18 +38,17 @@ async def flows(queue: Queue, as_json: bool) -> None:
 @settings_verb
 async def agents(queue: Queue, settings: Settings, as_json: bool) -> None:
     """List agents, those too that gave no sign of life for up to a day."""
-    now, alive_within = time.time(), 3 * settings.lease.heartbeat
+    alive_within = 3 * settings.lease.heartbeat
     found = await queue.agents()
     if as_json:
-        document([operations.agent_json(agent, now=now, alive_within=alive_within) for agent in found])
+        document([operations.agent_json(agent, alive_within=alive_within) for agent in found])
         return
     rows = []
     for agent in found:
-        seen = now - agent.seen_at
-        state = "gone" if seen > alive_within else "draining" if agent.draining else "alive"
+        state = "gone" if agent.silent > alive_within else "draining" if agent.draining else "alive"
         slots, labels = f"{agent.running}/{agent.limit}", ",".join(sorted(agent.labels))
-        launchers = ",".join(sorted(agent.launchers))
-        rows.append((agent.name, state, slots, labels, launchers, agent.host, agent.version, f"{span(seen)} ago"))
+        launchers, seen = ",".join(sorted(agent.launchers)), f"{span(agent.silent)} ago"
+        rows.append((agent.name, state, slots, labels, launchers, agent.host, agent.version, seen))
     head = ("agent", "state", "running", "labels", "launchers", "host", "version", "seen")
     table(head, rows, less=("version", "launchers", "host"))
 

@@ -60,7 +60,7 @@ async def _serve(settings: Settings) -> int:
         certificate=chosen.certificate,
         key=chosen.key,
     )
-    async with operations.open_queue(settings.queue, **settings.queue_arguments()) as queue:
+    async with operations.awaited_queue(settings.queue, **settings.queue_arguments()) as queue:
         await run(queue, how)
     return 0
 

@@ -56,8 +56,10 @@ async def _start(settings: Settings, until_empty: bool) -> int:
         events.agent_started(info, operations.shown_url(settings.queue))
         manager.ready()
 
+    # What ends by itself has somebody who waits for it, and should be told.
+    opening = operations.open_queue if until_empty else operations.awaited_queue
     async with (
-        operations.open_queue(settings.queue, **settings.queue_arguments()) as queue,
+        opening(settings.queue, **settings.queue_arguments()) as queue,
         assembled(settings, queue, until_empty=until_empty, probes=settings.probes.listen) as (agent, info),
         manager.told(agent.health),
     ):

@@ -57,12 +57,12 @@ def registration_json(registration: Registration) -> dict[str, Json]:
     return {**registration.to_json(), "created_at": iso(registration.created_at)}
 
 
-def agent_json(agent: AgentInfo, *, now: float, alive_within: float) -> dict[str, Json]:
+def agent_json(agent: AgentInfo, *, alive_within: float) -> dict[str, Json]:
     """The agent, with ``alive`` as far as its last sign of life tells."""
     return {
         "id": agent.id,
         "name": agent.name,
-        "alive": now - agent.seen_at <= alive_within,
+        "alive": agent.silent <= alive_within,
         "labels": sorted(agent.labels),
         "launchers": sorted(agent.launchers),
         "default_launcher": agent.default_launcher,
@@ -75,4 +75,5 @@ def agent_json(agent: AgentInfo, *, now: float, alive_within: float) -> dict[str
         "version": agent.version,
         "started_at": iso(agent.started_at),
         "seen_at": iso(agent.seen_at),
+        "silent": round(agent.silent, 3),
     }

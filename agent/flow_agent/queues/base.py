@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from flow_agent.model import (
@@ -13,6 +14,8 @@ from flow_agent.model import (
     Limit,
     LogLine,
     Outcome,
+    Pruned,
+    Pruning,
     Registration,
     Run,
     State,
@@ -22,7 +25,7 @@ from flow_agent.model import (
 )
 from flow_agent.ports import Clock, Leases
 from flow_agent.queues import limits as limiting
-from flow_agent.queues import verbs
+from flow_agent.queues import presence, pruning, verbs
 from flow_agent.queues.rules import Moment
 from flow_agent.queues.store import Store
 
@@ -152,15 +155,15 @@ class StoreQueue(ABC):
 
     async def announce(self, agent: AgentInfo) -> None:
         """See ``Queue.announce``."""
-        await self._write(lambda store: verbs.announce(store, agent, self._moment()))
+        await self._write(lambda store: presence.announce(store, agent, self._moment()))
 
     async def retire(self, agent: AgentInfo) -> None:
         """See ``Queue.retire``."""
-        await self._write(lambda store: verbs.retire(store, agent))
+        await self._write(lambda store: presence.retire(store, agent))
 
     async def agents(self) -> list[AgentInfo]:
         """See ``Queue.agents``."""
-        return await self._read(lambda store: store.agents(self._clock.now() - verbs.REMEMBERED))
+        return await self._read(lambda store: presence.agents(store, self._clock.now()))
 
     async def limits(self) -> list[Limit]:
         """See ``Queue.limits``."""
@@ -181,3 +184,30 @@ class StoreQueue(ABC):
     async def next_due(self) -> float | None:
         """See ``Queue.next_due``."""
         return await self._read(lambda store: store.next_due(), short=True)
+
+    # What is not needed any more
+
+    async def prune(self, rule: Pruning, *, before: str | None = None, dry_run: bool = False) -> Pruned:
+        """See ``Queue.prune``."""
+        pruning.check(rule)
+
+        def step(store: Store) -> Pruned:
+            return pruning.prune_runs(store, rule, before, self._moment(), dry_run=dry_run)
+
+        done = await (self._read(step) if dry_run else self._write(step))
+        if done.next is not None:
+            return done
+        found = await self._read(lambda store: pruning.unused(store, rule, self._moment()))
+        if dry_run:
+            agents = await self._read(lambda store: presence.dead(store, self._clock.now()))
+            return replace(done, registrations=len(found.registrations), agents=agents)
+        for start in range(0, max(1, len(found.registrations)), pruning.PAGE):
+            rest = await self._rest(found, start)
+            done = replace(
+                done, registrations=done.registrations + rest.registrations, agents=done.agents + rest.agents
+            )
+        return done
+
+    async def _rest(self, found: pruning.Unused, start: int) -> Pruned:
+        part = found.registrations[start : start + pruning.PAGE]
+        return await self._write(lambda store: pruning.prune_rest(store, found, part, self._moment()))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flow_agent.model import AgentInfo, Attempt, Limit, LogLine, Outcome, Registration, Run, State, Waiting
 from flow_agent.queues.rules import Moment, Stored
+
+if TYPE_CHECKING:
+    from flow_agent.queues.pruning import Past
 
 
 class Store(Protocol):
@@ -84,6 +87,33 @@ class Store(Protocol):
 
     def occupying(self, limit: Limit) -> list[Stored]:
         """The claimed and running ones, and the first ``slots`` + 1 of each set that are queued, by id."""
+
+    def hold_flows(self) -> None:
+        """No registration is removed, and no limit changed, until the transaction ends."""
+
+    def past(self, flow: str | None, before: str | None, limit: int) -> list[Past]:
+        """A page of runs in any state, newest first, of that flow (None: of any), older than the id ``before``."""
+
+    def retries(self, run_ids: Collection[str]) -> dict[str, list[str]]:
+        """The ids of the runs that are a retry of one of these, by the id of that one."""
+
+    def nth_ended(self, flow: str, states: Collection[State], n: int) -> str | None:
+        """The id of the ``n``-th newest run of that flow in one of the states, from 1; None: there are fewer."""
+
+    def count_logs(self, run_ids: Collection[str]) -> int:
+        """How many lines these runs have."""
+
+    def remove_logs(self, run_ids: Collection[str], limit: int) -> int:
+        """Remove up to ``limit`` lines of these runs; how many were removed."""
+
+    def remove_runs(self, run_ids: Collection[str]) -> None:
+        """Remove these runs, with their attempts and claims; their lines are gone already."""
+
+    def superseded(self) -> list[Registration]:
+        """The registrations that are not their flow's newest, and that no run names. Reads all runs."""
+
+    def remove_registrations(self, named: Collection[tuple[str, int]], since: str) -> int:
+        """Remove these versions of flows, but for those that a run above the id ``since`` names; how many went."""
 
     def add_claim(self, run_id: str, number: int, agent_id: str, request_id: str) -> None:
         """Remember that this request won this claim."""

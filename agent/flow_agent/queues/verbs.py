@@ -23,12 +23,11 @@ from flow_agent.model import (
 from flow_agent.queues import rules
 from flow_agent.queues.ids import new_id
 from flow_agent.queues.limits import Arrivals, Slots
+from flow_agent.queues.presence import announce
 from flow_agent.queues.rules import Moment, Stored
 from flow_agent.queues.store import Store
 
 SHORTEST_PREFIX = 4
-REMEMBERED = 24 * 3600.0
-"""Seconds for which an agent that shows no sign of life is listed."""
 
 
 # Registrations
@@ -66,6 +65,7 @@ def registration_of(store: Store, flow: str, version: int | None) -> Registratio
 
 def submit(store: Store, submissions: Sequence[Submission], moment: Moment) -> list[Run]:
     """See ``Queue.submit``."""
+    store.hold_flows()
     # All are looked up before the first is stored, for stores that cannot roll back.
     registrations = [registration_of(store, s.flow, s.version) for s in submissions]
     arrivals = Arrivals(store, moment, lambda run_id: cancel(store, run_id, moment))
@@ -280,21 +280,3 @@ def append_logs(store: Store, claim: Claim, lines: Sequence[LogLine]) -> None:
     """See ``Queue.append_logs``."""
     _current(store, claim)
     store.add_logs(claim.run.id, lines)
-
-
-# Agents
-
-
-def announce(store: Store, agent: AgentInfo, moment: Moment) -> None:
-    """See ``Queue.announce``."""
-    known = store.agent(agent.id)
-    if known and known.incarnation != agent.incarnation and known.started_at > agent.started_at:
-        return  # a late word of one that has a successor already
-    store.save_agent(replace(agent, seen_at=moment.now))
-    if known is None:
-        store.remove_agents(lambda other: other.seen_at < moment.now - REMEMBERED)
-
-
-def retire(store: Store, agent: AgentInfo) -> None:
-    """See ``Queue.retire``."""
-    store.remove_agents(lambda other: other.id == agent.id and other.incarnation == agent.incarnation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
@@ -15,14 +16,15 @@ from starlette.exceptions import HTTPException
 
 from flow_agent import events, wire
 from flow_agent.errors import FlowAgentError
-from flow_agent.server.service import Service
 from flow_agent.version import __version__
 
 PACKED_FROM = 2_048
 """Bytes from which an answer is compressed."""
 _BEARER = HTTPBearer(auto_error=False, description="`flow-agent tokens create` makes one. The gate checks it.")
+_REFERENCE = {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}}
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": wire.Refusal, "description": description}
+    # One of them brings the model: FastAPI makes each anew for each address, which would be half of the server's start.
+    status: {"description": description} | ({"model": wire.Refusal} if status == 401 else {"content": _REFERENCE})
     for status, description in {
         401: "No token, or none that is known",
         403: "The token has none of the scopes that this needs",
@@ -58,8 +60,9 @@ class _Route(APIRoute):
         return handler
 
 
-def made(service: Service) -> FastAPI:
-    """The application that answers by ``service``. It checks nobody: the gate in front of it does."""
+@functools.cache
+def application() -> FastAPI:
+    """The application that answers by ``request.state.service``. It checks nobody: the gate in front of it does."""
     app = FastAPI(
         title="flow-agent",
         version=__version__,
@@ -72,7 +75,7 @@ def made(service: Service) -> FastAPI:
         scopes = ", ".join((*verb.scopes, "admin"))
         app.add_api_route(
             wire.PREFIX + name,
-            _endpoint(getattr(service, name), verb),
+            _endpoint(name, verb),
             methods=["POST"],
             operation_id=name,
             summary=verb.about,
@@ -91,10 +94,10 @@ async def _alive() -> dict[str, str]:
     return {"status": "ok", "version": __version__}
 
 
-def _endpoint(call: Callable[..., Awaitable[Any]], verb: wire.Verb) -> Callable[..., Awaitable[Response]]:
+def _endpoint(name: str, verb: wire.Verb) -> Callable[..., Awaitable[Response]]:
     async def endpoint(request: Request, asked: Any) -> Response:
         try:
-            answer = await call(asked, request.state.caller)
+            answer = await getattr(request.state.service, name)(asked, request.state.caller)
         except Exception as error:  # noqa: BLE001 - each becomes an answer, and what is no mistake of theirs is logged
             return _answered(request, wire.Refusal, refusal := _refusal(error), wire.ERRORS[refusal.error][1])
         return _answered(request, verb.answer, answer)

@@ -13,6 +13,7 @@ import anyio
 from flow_agent import wire
 from flow_agent.errors import FlowAgentError
 from flow_agent.server.callers import Caller
+from flow_agent.server.service import Service
 from flow_agent.server.tokens import Token, Tokens
 
 Message = MutableMapping[str, Any]
@@ -44,10 +45,11 @@ class Refused(Exception):
 
 
 class Gate:
-    """An ASGI application in front of another one. ``tokens`` None lets everybody do everything."""
+    """An ASGI application in front of another one, which answers by ``service``. ``tokens`` None lets everybody do
+    everything."""
 
-    def __init__(self, app: App, tokens: Tokens | None, bounds: Bounds) -> None:
-        self._app, self._tokens, self._bounds = app, tokens, bounds
+    def __init__(self, app: App, service: Service, tokens: Tokens | None, bounds: Bounds) -> None:
+        self._app, self._service, self._tokens, self._bounds = app, service, tokens, bounds
         self._known: dict[str, Token] = {}
         self._read_at = float("-inf")
 
@@ -64,7 +66,8 @@ class Gate:
         verb = wire.VERBS.get(scope["path"].removeprefix(wire.PREFIX)) if scope["type"] == "http" else None
         try:
             if verb is not None and scope["path"].startswith(wire.PREFIX) and scope["method"] == "POST":
-                scope.setdefault("state", {})["caller"] = self._caller(scope, verb)
+                state = scope.setdefault("state", {})
+                state["caller"], state["service"] = self._caller(scope, verb), self._service
                 receive = _again(await self._body(scope, receive), receive)
             await self._app(scope, receive, bounded_send)
         except Refused as refused:

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from flow_agent import events
 from flow_agent.errors import FlowAgentError, InvalidInput
 from flow_agent.ports import Leases, Queue
-from flow_agent.server.app import made
+from flow_agent.server.app import application
 from flow_agent.server.gate import Bounds, Gate
 from flow_agent.server.news import News
 from flow_agent.server.service import Service
@@ -106,7 +106,7 @@ async def served(queue: Queue, options: Options) -> AsyncIterator[str]:
     the certificate cannot be used, or the queue is broken.
     """
     news = News(queue)
-    gate = Gate(made(Service(queue, news, options.leases)), options.tokens, options.bounds)
+    gate = Gate(application(), Service(queue, news, options.leases), options.tokens, options.bounds)
     protocol = type("Protocol", (_Protocol,), {"seconds": options.bounds.seconds})
     config = uvicorn.Config(
         gate,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flow_agent import wire
 from flow_agent.errors import InvalidInput
-from flow_agent.model import AgentInfo, Attempt, Claim, Limit, LogLine, Registration, Run, Verdict, Waiting
+from flow_agent.model import AgentInfo, Attempt, Claim, Limit, LogLine, Pruned, Registration, Run, Verdict, Waiting
 from flow_agent.ports import Leases, Queue
 from flow_agent.server.callers import Caller, named, shown
 from flow_agent.server.news import News
@@ -132,6 +132,10 @@ class Service:
     async def remove_limit(self, asked: wire.RemoveLimit, _: Caller) -> None:
         """See ``Queue.remove_limit``."""
         await self._queue.remove_limit(asked.kind, asked.name)
+
+    async def prune(self, asked: wire.Prune, _: Caller) -> Pruned:
+        """See ``Queue.prune``."""
+        return await self._queue.prune(asked.rule, before=asked.before, dry_run=asked.dry_run)
 
     async def next_due(self, _asked: wire.Nothing, _: Caller) -> float | None:
         """See ``Queue.next_due``."""

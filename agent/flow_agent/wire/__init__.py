@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flow_agent import errors
-from flow_agent.model import AgentInfo, Attempt, Claim, Limit, LogLine, Registration, Run, Waiting
+from flow_agent.model import AgentInfo, Attempt, Claim, Limit, LogLine, Pruned, Registration, Run, Waiting
 from flow_agent.wire.codec import checked, decode, encode, parse
 from flow_agent.wire.messages import (
     AppendLogs,
@@ -25,6 +25,7 @@ from flow_agent.wire.messages import (
     Nothing,
     OneAgent,
     OneRun,
+    Prune,
     Refusal,
     Register,
     Release,
@@ -54,6 +55,7 @@ __all__ = [
     "Nothing",
     "OneAgent",
     "OneRun",
+    "Prune",
     "Refusal",
     "Register",
     "Release",
@@ -134,6 +136,7 @@ VERBS: Mapping[str, Verb] = {
     ),
     "set_limit": Verb(request=SetLimit, answer=None, scopes=("admin",), about="Set a concurrency limit"),
     "remove_limit": Verb(request=RemoveLimit, answer=None, scopes=("admin",), about="Forget a concurrency limit"),
+    "prune": Verb(request=Prune, answer=Pruned, scopes=("admin",), about="One step of removing old runs"),
     "next_due": Verb(
         request=Nothing, answer=float | None, scopes=("read", "agent"), about="When the next scheduled run is due"
     ),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flow_agent.model import AgentInfo, Limit, LogLine, Outcome, Registration, State, Submission, Verdict
+from flow_agent.model import AgentInfo, Limit, LogLine, Outcome, Pruning, Registration, State, Submission, Verdict
 from flow_agent.ports import Leases
 
 ITEMS = 10_000
@@ -174,6 +174,15 @@ class RemoveLimit:
 
     kind: str
     name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune:
+    """See ``Queue.prune``."""
+
+    rule: Pruning
+    before: str | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,8 @@ from flow_agent.model import (
     Limit,
     LogLine,
     Outcome,
+    Pruned,
+    Pruning,
     Registration,
     Run,
     State,
@@ -33,6 +35,9 @@ LINES, CHARACTERS = 1_000, 500_000
 """Of a log, in one request: at six bytes for each character still less than servers take."""
 POLL = 30.0
 """Seconds for which one request for news waits at the server; shorter than what proxies allow."""
+
+PRUNING = 60.0
+"""Seconds that a step of pruning may take beside what others do: the last one reads all runs."""
 
 
 class HttpQueue:
@@ -201,6 +206,14 @@ class HttpQueue:
         """See ``Queue.next_due``."""
         due: float | None = await self._ask("next_due", wire.Nothing())
         return due
+
+    # What is not needed any more
+
+    async def prune(self, rule: Pruning, *, before: str | None = None, dry_run: bool = False) -> Pruned:
+        """See ``Queue.prune``."""
+        request = wire.Prune(rule=rule, before=before, dry_run=dry_run)
+        pruned: Pruned = await self._ask("prune", request, patience=PRUNING)
+        return pruned
 
     # Waking
 

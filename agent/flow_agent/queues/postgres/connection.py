@@ -58,10 +58,13 @@ class Database:
             prepare_threshold=PREPARED_AFTER if self._prepares else None,
         )
         self.reached = True
+        if self._prepares and _pooled(connection):
+            self.prepare_nothing()
+            connection.prepare_threshold = None
         return connection
 
     def prepare_nothing(self) -> None:
-        """From now on, no connection relies on the one before it: a pooler stands in between."""
+        """From now on nothing is kept prepared: a pooler in between may lead each transaction elsewhere."""
         self._prepares = False
 
     def create(self) -> list[str]:
@@ -92,6 +95,14 @@ class Database:
     def no_answer(self, seconds: float) -> QueueUnavailable:
         """What to tell when nothing came for so long."""
         return failures.no_answer(self.shown, seconds)
+
+
+def _pooled(connection: Connection) -> bool:
+    """Whether a pooler stands in between: what it said of the server's process at the beginning is not what the server
+    says. Waiting for an error would not do: two clients of a pooler give their statements the same names, and one could
+    run what the other has prepared."""
+    row = connection.execute("select pg_backend_pid() as process").fetchone()
+    return row is None or row["process"] != connection.info.backend_pid
 
 
 def _parameters(url: str) -> dict[str, Any]:

@@ -16,6 +16,9 @@ AGAIN = frozenset({"40001", "40P01"})
 NOT_PREPARED = frozenset({"26000", "42P05"})
 """Codes of a pooler between us and the server that gives each transaction another connection."""
 
+OUTDATED = frozenset({"0A000"})
+"""Codes of a statement that was prepared before another program's safe migration gave a table one column more."""
+
 _MEANINGS: tuple[tuple[str, type[FlowAgentError], str, str], ...] = (
     ("25006", QueueUnavailable, "only reads now: {error}", "it may be a standby; give the URL of the primary"),
     ("42501", QueueError, "forbids what the queue needs: {error}", _RIGHTS),

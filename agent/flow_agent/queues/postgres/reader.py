@@ -62,6 +62,8 @@ class Reader:
                     if error.sqlstate in failures.NOT_PREPARED:
                         self._database.prepare_nothing()
                         session.close()
+                    elif error.sqlstate in failures.OUTDATED and not fresh:
+                        session.close()
                     elif fresh or not session.closed:
                         raise
                     # Else the server has closed it since the last read: reading once more does no harm.

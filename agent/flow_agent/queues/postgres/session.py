@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -15,7 +15,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow
 
-from flow_agent.model import AgentInfo, Limit, Run
+from flow_agent.model import AgentInfo, Limit
 from flow_agent.queues.migrations import too_new_now
 from flow_agent.queues.postgres.connection import Connection, Database
 from flow_agent.queues.queries import queries
@@ -24,6 +24,7 @@ from flow_agent.queues.tables.agents import Agents
 from flow_agent.queues.tables.flows import Flows
 from flow_agent.queues.tables.limits import Limits
 from flow_agent.queues.tables.logs import Logs
+from flow_agent.queues.tables.past import History
 from flow_agent.queues.tables.rows import stored_run
 from flow_agent.queues.tables.statements import Statements
 
@@ -67,6 +68,9 @@ class PostgresStatements(Statements):
     def _run(self, name: str, **parameters: Any) -> None:
         self.connection.execute(SQL[name].encode(), _storable(parameters))
 
+    def _count(self, name: str, **parameters: Any) -> int:
+        return self.connection.execute(SQL[name].encode(), _storable(parameters)).rowcount
+
     def _run_many(self, name: str, parameters: Iterable[Mapping[str, Any]]) -> None:
         with self.connection.cursor() as cursor:
             cursor.executemany(SQL[name].encode(), [_storable(each) for each in parameters])
@@ -80,7 +84,7 @@ class PostgresStatements(Statements):
         return next(iter(rows[0].values())) if rows else None
 
 
-class Session(PostgresStatements, Flows, Limits, Logs, Agents):
+class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
     """A connection and what it may remember between transactions; ``writes``: what it reads is locked."""
 
     def __init__(self, connection: Connection, database: Database, *, writes: bool) -> None:
@@ -131,11 +135,6 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents):
 
     # What is locked
 
-    def _set_id(self, run: Run) -> int:
-        if self._limited is None:
-            self._run("limits_lock_shared")
-        return super()._set_id(run)
-
     def _add_set(self, labels: str, launcher: str, flow: str) -> int:
         self._run("set_lock")  # somebody may just have added it, or another one with a smaller id
         wanted = {"labels": labels, "launcher": launcher, "flow": flow}
@@ -182,6 +181,13 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents):
     def save_limit(self, limit: Limit) -> None:
         self._run("limits_lock")
         super().save_limit(limit)
+
+    def hold_flows(self) -> None:
+        self._run("limits_lock_shared")
+
+    def remove_registrations(self, named: Collection[tuple[str, int]], since: str) -> int:
+        self._run("limits_lock")  # whoever adds runs has found what they name, and has committed them
+        return super().remove_registrations(named, since)
 
     def remove_limit(self, kind: str, name: str) -> bool:
         self._run("limits_lock")

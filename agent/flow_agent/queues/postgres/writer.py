@@ -60,6 +60,8 @@ class Writer(Turns):
                 if error.sqlstate in failures.NOT_PREPARED:
                     self._database.prepare_nothing()
                     self._drop()
+                elif error.sqlstate in failures.OUTDATED:
+                    self._drop()
                 elif error.sqlstate not in failures.AGAIN and not idle:
                     raise
                 if tries == TRIES - 1 or turn.given_up:

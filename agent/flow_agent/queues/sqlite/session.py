@@ -10,12 +10,13 @@ from flow_agent.queues.tables.agents import Agents
 from flow_agent.queues.tables.flows import Flows
 from flow_agent.queues.tables.limits import Limits
 from flow_agent.queues.tables.logs import Logs
+from flow_agent.queues.tables.past import History
 
 HELD = 1_024
 """Runs that are held whose last state the writing connection keeps."""
 
 
-class Session(SqliteStatements, Flows, Limits, Logs, Agents):
+class Session(SqliteStatements, Flows, Limits, Logs, Agents, History):
     """A connection, the file it has open (``inode``), and what it may remember between transactions."""
 
     def __init__(self, connection: sqlite3.Connection, inode: tuple[int, int]) -> None:

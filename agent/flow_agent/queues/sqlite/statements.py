@@ -22,6 +22,9 @@ class SqliteStatements(Statements):
     def _run(self, name: str, **parameters: Any) -> None:
         self.connection.execute(SQL[name], parameters)
 
+    def _count(self, name: str, **parameters: Any) -> int:
+        return self.connection.execute(SQL[name], parameters).rowcount
+
     def _run_many(self, name: str, parameters: Iterable[Mapping[str, Any]]) -> None:
         self.connection.executemany(SQL[name], parameters)
 

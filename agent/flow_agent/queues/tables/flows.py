@@ -14,7 +14,8 @@ REMEMBERED = 256
 """Registrations whose parsed form a connection keeps."""
 
 
-def _parsed(text: str) -> Registration:
+def parsed(text: str) -> Registration:
+    """The registration that was packed into ``text``."""
     return Registration.from_json(json.loads(text))
 
 
@@ -33,7 +34,7 @@ class Flows(Statements):
         if found is None:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
-            found = self._known[text] = _parsed(text)
+            found = self._known[text] = parsed(text)
         return found
 
     def newest(self, flow: str) -> Registration | None:
@@ -43,7 +44,7 @@ class Flows(Statements):
         return self._remembered(self._one("registration", flow=flow, version=version))
 
     def registrations(self) -> list[Registration]:
-        return [_parsed(row["registration"]) for row in self._rows("registrations")]
+        return [parsed(row["registration"]) for row in self._rows("registrations")]
 
     def flow_names(self) -> list[str]:
         return [row["name"] for row in self._rows("flow_names")]

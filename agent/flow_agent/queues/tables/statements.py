@@ -28,6 +28,10 @@ class Statements(ABC):
         """Run a statement that gives nothing back."""
 
     @abstractmethod
+    def _count(self, name: str, **parameters: Any) -> int:
+        """Run a statement that gives nothing back; how many rows it changed."""
+
+    @abstractmethod
     def _run_many(self, name: str, parameters: Iterable[Mapping[str, Any]]) -> None:
         """Run a statement that gives nothing back once for each of the parameters."""
 

@@ -13,12 +13,13 @@ from flow_agent.testing.queue_contract.claiming import Claiming
 from flow_agent.testing.queue_contract.ending import Ending
 from flow_agent.testing.queue_contract.limiting import Limiting
 from flow_agent.testing.queue_contract.losing import Losing
+from flow_agent.testing.queue_contract.pruning import Past
 from flow_agent.testing.queue_contract.reporting import Agents, Logging
 from flow_agent.testing.queue_contract.submitting import Registrations, Submitting
 from flow_agent.testing.queue_contract.waking import Waking
 
 
-class QueueContract(Registrations, Submitting, Claiming, Ending, Losing, Limiting, Logging, Agents, Waking):
+class QueueContract(Registrations, Submitting, Claiming, Ending, Losing, Limiting, Logging, Agents, Past, Waking):
     """All of it."""
 
     pytestmark = pytest.mark.anyio

@@ -66,6 +66,13 @@ class Agents:
         assert one_listed == agent("one", seen_at=clock.now())
         assert two_listed == replace(two, draining=True, seen_at=clock.now())
 
+    async def test_the_queue_says_how_long_ago_it_saw_an_agent(self, queue: Queue, clock: ManualClock):
+        await queue.announce(agent("one", silent=5.0))
+        clock.advance(30)
+        await queue.extend(agent("two"), [])
+        clock.advance(12.5)
+        assert [(each.name, each.silent) for each in await queue.agents()] == [("one", 42.5), ("two", 12.5)]
+
     async def test_a_dead_agent_is_remembered_for_a_day(self, queue: Queue, clock: ManualClock):
         await queue.announce(agent())
         clock.advance(86_000)

@@ -254,7 +254,7 @@ select kind, name, slots, when_full from limits order by kind, name;
 select pg_advisory_xact_lock(hashtextextended(current_schema() || '.limits', 7093));
 
 -- name: limits_lock_shared
--- Whoever adds runs keeps limits from changing meanwhile.
+-- Whoever adds runs keeps limits from changing, and what they name from being removed, meanwhile.
 select pg_advisory_xact_lock_shared(hashtextextended(current_schema() || '.limits', 7093));
 
 -- name: save_limit
@@ -283,3 +283,63 @@ select count(*) from runs where requirement_set = %(requirement_set)s and state 
 -- name: taken
 -- Which ones.
 select id from runs where requirement_set = %(requirement_set)s and state in ('claimed', 'running');
+
+-- name: past
+-- A page of runs, newest first: what has to be known to decide which may go.
+select id, flow, state, finished_at from runs where id < %(before)s order by id desc limit %(limit)s;
+
+-- name: past_of_flow
+-- The same for one flow.
+select id, flow, state, finished_at from runs
+where flow = %(flow)s and id < %(before)s order by id desc limit %(limit)s;
+
+-- name: retries
+-- The runs that name one of these as what they repeat; each name is a seek.
+select runs.retry_of, runs.id from runs
+where retry_of is not null and retry_of in (select json_array_elements_text(%(ids)s::json)) order by runs.id;
+
+-- name: nth_ended
+-- The oldest of the newest runs of a flow that stay.
+select id from runs
+where flow = %(flow)s and state in (select json_array_elements_text(%(states)s::json))
+order by id desc limit 1 offset %(before)s;
+
+-- name: count_logs
+-- How many lines some runs have.
+select count(*) from logs
+where run in (select serial from runs where id in (select json_array_elements_text(%(ids)s::json)));
+
+-- name: remove_logs
+-- Some lines of some runs.
+delete from logs where cursor in (
+    select cursor from logs
+    where run in (select serial from runs where id in (select json_array_elements_text(%(ids)s::json)))
+    limit %(limit)s
+);
+
+-- name: remove_claims
+-- What was answered about some runs.
+delete from claims where run_id in (select json_array_elements_text(%(ids)s::json));
+
+-- name: remove_attempts
+-- The attempts of some runs.
+delete from attempts where run_id in (select json_array_elements_text(%(ids)s::json));
+
+-- name: remove_runs
+-- Some runs that have ended.
+delete from runs
+where id in (select json_array_elements_text(%(ids)s::json)) and state in ('succeeded', 'failed', 'cancelled');
+
+-- name: superseded
+-- The versions that are not their flow's newest, and that no run names; reads all runs once.
+select f.registration from flows as f
+where f.version < (select max(version) from flows as n where n.name = f.name)
+    and not exists (select 1 from runs where runs.flow = f.name and runs.version = f.version)
+order by f.name, f.version;
+
+-- name: remove_registration
+-- One of them, unless a run has come to name it.
+delete from flows
+where name = %(flow)s and version = %(version)s
+    and version < (select max(version) from flows where name = %(flow)s)
+    and not exists (select 1 from runs where flow = %(flow)s and id > %(since)s and version = %(version)s);

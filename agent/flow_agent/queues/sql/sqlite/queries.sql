@@ -226,3 +226,63 @@ select count(*) from runs indexed by runs_taken where requirement_set = :require
 -- name: taken
 -- Which ones.
 select id from runs indexed by runs_taken where requirement_set = :requirement_set and state in ('claimed', 'running');
+
+-- name: past
+-- A page of runs, newest first: what has to be known to decide which may go.
+select id, flow, state, finished_at from runs where id < :before order by id desc limit :limit;
+
+-- name: past_of_flow
+-- The same for one flow.
+select id, flow, state, finished_at from runs
+where flow = :flow and id < :before order by id desc limit :limit;
+
+-- name: retries
+-- The runs that name one of these as what they repeat; each name is a seek.
+select runs.retry_of, runs.id from runs
+where retry_of is not null and retry_of in (select value from json_each(:ids)) order by runs.id;
+
+-- name: nth_ended
+-- The oldest of the newest runs of a flow that stay.
+select id from runs
+where flow = :flow and +state in (select value from json_each(:states))
+order by id desc limit 1 offset :before;
+
+-- name: count_logs
+-- How many lines some runs have.
+select count(*) from logs
+where run in (select serial from runs where id in (select value from json_each(:ids)));
+
+-- name: remove_logs
+-- Some lines of some runs.
+delete from logs where cursor in (
+    select cursor from logs indexed by logs_of_run
+    where run in (select serial from runs where id in (select value from json_each(:ids)))
+    limit :limit
+);
+
+-- name: remove_claims
+-- What was answered about some runs.
+delete from claims where run_id in (select value from json_each(:ids));
+
+-- name: remove_attempts
+-- The attempts of some runs.
+delete from attempts where run_id in (select value from json_each(:ids));
+
+-- name: remove_runs
+-- Some runs that have ended.
+delete from runs
+where id in (select value from json_each(:ids)) and +state in ('succeeded', 'failed', 'cancelled');
+
+-- name: superseded
+-- The versions that are not their flow's newest, and that no run names; reads all runs once.
+select f.registration from flows as f
+where f.version < (select max(version) from flows as n where n.name = f.name)
+    and (f.name, f.version) not in (select flow, version from runs)
+order by f.name, f.version;
+
+-- name: remove_registration
+-- One of them, unless a run has come to name it.
+delete from flows
+where name = :flow and version = :version
+    and version < (select max(version) from flows where name = :flow)
+    and not exists (select 1 from runs where flow = :flow and id > :since and version = :version);

@@ -1,0 +1,133 @@
+"""Removing what is not needed any more: ended runs with all that hangs on them, unused registrations, dead agents.
+
+A step is short, since others wait for its locks meanwhile: it looks at a page of runs, from the newest to the oldest,
+and removes a bounded number of lines. No index of ended runs is kept for it, which each run would pay for: what stays
+is passed by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from ulid import ULID
+
+from flow_agent.model import Pruned, Pruning, Registration, State
+from flow_agent.queues import presence
+from flow_agent.queues.rules import Moment
+from flow_agent.queues.store import Store
+
+PAGE = 1_000
+"""Runs that one step looks at, and registrations that it removes."""
+LINES = 20_000
+"""Lines of logs that one step removes; a run with more of them takes several steps."""
+IN_FLIGHT = 3600.0
+"""Seconds; a transaction that goes on longer does not exist."""
+AFTER_ALL = "{"
+"""Greater than every id."""
+_RANDOM_BITS = 80
+
+
+@dataclass(frozen=True)
+class Past:
+    """What has to be known of a run in order to decide whether it may go."""
+
+    id: str
+    flow: str
+    state: State
+    finished_at: float | None
+
+
+@dataclass(frozen=True)
+class Unused:
+    """Registrations that no run of the time of looking named, and the id that later runs are above."""
+
+    registrations: tuple[Registration, ...]
+    since: str
+
+
+def first_id(when: float) -> str:
+    """An id that is smaller than that of every run made from ``when`` on (seconds since the epoch)."""
+    return str(ULID.from_int(max(0, int(when * 1000)) << _RANDOM_BITS)).lower()
+
+
+def check(pruning: Pruning) -> None:
+    """Raises ValueError: it asks for what cannot be."""
+    if not pruning.older_than >= 0 or pruning.keep_last < 0:
+        raise ValueError(f"older than {pruning.older_than} s and all but the last {pruning.keep_last} cannot be")
+    if open_ones := sorted(state for state in pruning.states if not state.terminal):
+        raise ValueError(f"a run that is {open_ones[0]} has not ended, and cannot be pruned")
+
+
+def prune_runs(store: Store, pruning: Pruning, before: str | None, moment: Moment, *, dry_run: bool) -> Pruned:
+    """One step: of the runs older than the id ``before``."""
+    page = store.past(pruning.flow, before, PAGE)
+    rule = _Rule(store, pruning, moment, page)
+    ids = [past.id for past in page if not rule.keeps(past)]
+    following = page[-1].id if len(page) == PAGE else None
+    if not ids:
+        return Pruned(next=following)
+    if dry_run:
+        return Pruned(runs=len(ids), lines=store.count_logs(ids), next=following)
+    lines = store.remove_logs(ids, LINES)
+    if lines == LINES:  # there may be more: the same page again
+        return Pruned(lines=lines, next=before or AFTER_ALL)
+    store.remove_runs(ids)
+    return Pruned(runs=len(ids), lines=lines, next=following)
+
+
+def unused(store: Store, pruning: Pruning, moment: Moment) -> Unused:
+    """The registrations that may go. It reads all runs once, so it stands in no transaction that others wait for."""
+    found = (
+        each
+        for each in store.superseded()
+        if each.created_at <= moment.now - pruning.older_than and pruning.flow in (None, each.flow)
+    )
+    return Unused(tuple(found), first_id(moment.now - IN_FLIGHT))
+
+
+def prune_rest(store: Store, found: Unused, part: Collection[Registration], moment: Moment) -> Pruned:
+    """Remove those of ``part`` that no run has come to name since, and the agents that are listed no more."""
+    agents = presence.dead(store, moment.now)
+    if agents:
+        presence.forget_dead(store, moment.now)
+    removed = store.remove_registrations([(each.flow, each.version or 0) for each in part], found.since) if part else 0
+    return Pruned(registrations=removed, agents=agents)
+
+
+class _Rule:
+    """Which runs stay; decided once for each."""
+
+    def __init__(self, store: Store, pruning: Pruning, moment: Moment, page: Collection[Past]) -> None:
+        self._store, self._pruning = store, pruning
+        self._latest = moment.now - pruning.older_than
+        self._kept: dict[str, bool] = {}
+        self._first_kept: dict[str, str | None] = {}
+        self._retries: Mapping[str, list[str]] = store.retries([past.id for past in page])
+
+    def keeps(self, past: Past) -> bool:
+        """Whether it stays: by itself, or because a run that stays is a retry of it."""
+        if past.id not in self._kept:
+            self._kept[past.id] = not self._may_go(past) or any(map(self._keeps_retry, self._retries.get(past.id, ())))
+        return self._kept[past.id]
+
+    def _keeps_retry(self, run_id: str) -> bool:
+        if run_id not in self._kept:  # else it stands before this one on the page
+            stored = self._store.run(run_id)
+            if stored is None:
+                return False
+            run = stored.run
+            self._retries = {**self._retries, **self._store.retries([run_id])}
+            return self.keeps(Past(run.id, run.flow, run.state, run.finished_at))
+        return self._kept[run_id]
+
+    def _may_go(self, past: Past) -> bool:
+        pruning = self._pruning
+        if past.state not in pruning.states or past.finished_at is None or past.finished_at > self._latest:
+            return False
+        return pruning.keep_last == 0 or past.id < (self._last_kept(past.flow) or "")
+
+    def _last_kept(self, flow: str) -> str | None:
+        if flow not in self._first_kept:
+            self._first_kept[flow] = self._store.nth_ended(flow, self._pruning.states, self._pruning.keep_last)
+        return self._first_kept[flow]

@@ -1,0 +1,130 @@
+"""Pruning while others go on: nothing that is needed goes, and nobody waits for long."""
+
+from contextlib import AsyncExitStack
+
+import anyio
+import pytest
+
+from flow_agent.errors import NotFound
+from flow_agent.model import Pruning, Submission
+from flow_agent.queues import postgres, pruning, sqlite
+from flow_agent.testing.queue_contract.common import SUCCEEDED, agent, lines, registration, running
+from flow_agent.testing.queue_contract.pruning import ids, pruned
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def handles(request, tmp_path):
+    """Three open queues on one database."""
+    if request.param == "sqlite":
+        opening, url = sqlite.open_queue, f"sqlite:{tmp_path}/queue.db"
+    else:
+        opening, url = postgres.open_queue, request.getfixturevalue("postgres_url")
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(opening(url)) for _ in range(3)]
+
+
+async def test_agents_go_on_while_two_prune(handles):
+    at_work, *others = handles
+    await at_work.register([registration()])
+    first = await at_work.submit([Submission(flow="add", key=f"k{n}") for n in range(200)])
+    ended, over = [], False
+
+    async def work():
+        nonlocal over
+        while claims := await at_work.claim(agent(), 5, f"r{len(ended)}"):
+            for claim in claims:
+                await at_work.started(claim, "ref")
+                await at_work.append_logs(claim, lines(1, 2))
+                await at_work.finish(claim, SUCCEEDED)
+                ended.append(claim.run.id)
+        over = True
+
+    gone = []
+
+    async def prune(queue):
+        while not over:
+            gone.append((await pruned(queue)).runs)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            group.start_soon(work)
+            for queue in others:
+                group.start_soon(prune, queue)
+    gone.append((await pruned(at_work)).runs)
+    assert sorted(ended) == [run.id for run in first]
+    assert sum(gone) >= 200  # a page that two look at counts twice
+    assert await ids(at_work) == []
+
+
+async def test_a_registration_that_is_being_asked_for_stays(handles):
+    """Else its run could not be claimed, and nothing behind it."""
+    asking, pruner, _ = handles
+    await asking.register([registration()])
+    await asking.register([registration()])
+    taken, over = 0, False
+
+    async def ask():
+        nonlocal taken, over
+        try:
+            for _ in range(150):
+                try:
+                    (run,) = await asking.submit([Submission(flow="add", version=1)])
+                except NotFound:
+                    return
+                taken += 1
+                assert (await asking.get(run.id)).version == 1
+                (claim,) = await asking.claim(agent(), 1, f"r{taken}")
+                assert claim.registration.version == 1
+                await asking.finish(claim, SUCCEEDED)
+        finally:
+            over = True
+
+    async def prune():
+        while not over:
+            await pruned(pruner)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask)
+            group.start_soon(prune)
+    assert await asking.claim(agent(), 9, "last") == []
+
+
+async def test_what_came_to_be_used_after_the_look_stays(handles):
+    """The look reads all runs, and so no transaction waits for it: what it found is asked again."""
+    queue, other, _ = handles
+    for _ in range(3):
+        await queue.register([registration()])
+    found = pruning.unused
+    try:
+
+        def looking(store, rule, moment):
+            answer = found(store, rule, moment)
+            anyio.from_thread.run(other.submit, [Submission(flow="add", version=2)])
+            return answer
+
+        pruning.unused = looking
+        assert (await pruned(queue)).registrations == 1
+    finally:
+        pruning.unused = found
+    with pytest.raises(NotFound):
+        await queue.registration("add", 1)
+    (claim,) = await queue.claim(agent(), 1, "r")
+    assert claim.registration.version == 2
+
+
+async def test_a_long_log_goes_in_several_steps(handles):
+    queue = handles[0]
+    claim = await running(queue)
+    for start in range(1, 45_001, 5_000):
+        await queue.append_logs(claim, lines(*range(start, start + 5_000)))
+    await queue.finish(claim, SUCCEEDED)
+    steps, before = [], None
+    while True:
+        step = await queue.prune(Pruning(), before=before)
+        steps.append((step.runs, step.lines))
+        if (before := step.next) is None:
+            break
+    assert steps == [(0, 20_000), (0, 20_000), (1, 5_000)]
