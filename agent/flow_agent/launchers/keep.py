@@ -276,7 +276,7 @@ class Keep:
         """Kill all that the attempt started, also what left its session; how many there were."""
         killed: set[int] = set()
         while True:
-            below = linux.descendants(os.getpid()) if linux.LINUX and self._has_children() else []
+            below = linux.descendants(os.getpid()) if linux.LINUX and linux.has_children() else []
             if not linux.LINUX:
                 self._attempt.signal(signal.SIGKILL)
             if not below:
@@ -289,15 +289,6 @@ class Keep:
             self._reap()
             self._pump()
             time.sleep(0.001)
-
-    @staticmethod
-    def _has_children() -> bool:
-        """Whether anything of the attempt may be left: orphans of it are our children."""
-        try:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return False
-        return True
 
     def close(self) -> None:
         """Close all that was opened for this attempt."""

@@ -115,6 +115,15 @@ def start_time(pid: int) -> int | None:
     return None if found is None or found[0] in "ZX" else found[2]
 
 
+def has_children() -> bool:
+    """Whether this process has any, zombies too; orphans below a subreaper are its children."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def descendants(pid: int) -> list[int]:
     """The live processes below ``pid``, children first; empty where /proc does not tell.
 
