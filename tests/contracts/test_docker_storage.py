@@ -17,7 +17,7 @@ from flow_agent.errors import RegistrationError
 from flow_agent.model import Registration
 from flow_agent.registration import build_registrations
 from flow_agent.registration import discard as discard_registration
-from flow_agent.storages import Docker
+from flow_agent.storages import Docker, image_check
 from flow_agent.testing.storage_contract import Secrets
 from images import names, without_further_images
 from servers.docker_engine import DockerEngine
@@ -291,6 +291,20 @@ def test_a_script_that_needs_what_the_image_lacks_is_refused(
     assert names(engine) == before
 
     registered(make(stored_as_script=True, path="/app/flow.py", files=files, ignore_healthchecks=True))
+
+
+def test_a_script_that_does_not_end_loading_is_ended_with_its_container(
+    make: Make, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = names(engine)
+    monkeypatch.setattr(image_check, "WITHIN", 0.0)
+    monkeypatch.setattr(image_check, "BEGIN_WITHIN", 6.0)
+    (tmp_path / "flow.py").write_text("import time\ntime.sleep(60)\n")
+    files = {str(tmp_path / "flow.py"): "/app/flow.py"}
+    error = failure(make(stored_as_script=True, path="/app/flow.py", files=files, ignore_healthchecks=False))
+    assert "not loaded in the image in time" in str(error)
+    assert engine.sdk.containers(all=True) == []
+    assert names(engine) == before
 
 
 def test_a_path_that_the_image_lacks_is_told(make: Make) -> None:
