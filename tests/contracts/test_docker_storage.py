@@ -370,6 +370,24 @@ def test_a_base_image_that_no_registry_has_is_told(make: Make, registry: Registr
     assert "see that" in str(error.hint)
 
 
+def test_an_own_dockerfile_begins_with_an_image_of_a_private_registry(
+    make: Make, engine: Engine, private_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, auth = f"{private_registry.address}/base:1", {"username": USER, "password": PASSWORD}
+    engine.sdk.tag(IMAGE, *base.rsplit(":", 1))
+    engine.sdk.push(base, auth_config=auth)
+    engine.sdk.remove_image(base)
+    (tmp_path / "Dockerfile").write_text(f"FROM {base}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REGISTRY", private_registry.secret)
+    given = {"dockerfile": "Dockerfile", "local_image": False, "registry_url": private_registry.address}
+    error = failure(make(**given))
+    assert "step 1/1, FROM" in str(error)
+    assert "local_image=True" in str(error.hint)
+    made = registered(make(**given, registry_secret="REGISTRY"))
+    assert PASSWORD not in json.dumps(made.to_json())
+
+
 def test_who_does_not_pin_runs_what_the_name_means(make: Make, registry: Registry) -> None:
     made = registered(make(registry_url=registry.address, image_name="moves", image_tag="latest", pin=False))
     assert made.digest is None
