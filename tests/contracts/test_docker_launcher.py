@@ -205,12 +205,9 @@ async def test_what_no_container_can_be_is_told_once(
     tmp_path: Path, docker_engine: DockerEngine, asked: dict[str, Any], words: str
 ) -> None:
     async with containers(tmp_path, docker_engine, allow=("volumes:/data", "host_config", "ports")) as attempts:
-        try:
+        with pytest.raises(LaunchError) as raised:
             await attempts(sees, container=asked)
-        except LaunchError as error:
-            assert (error.transient, words in str(error)) == (False, True), error
-        else:
-            pytest.fail("it was started")
+    assert (raised.value.transient, words in str(raised.value)) == (False, True), raised.value
     assert docker_engine.containers() == []
 
 
