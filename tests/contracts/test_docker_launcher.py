@@ -26,7 +26,7 @@ from flow_agent.testing.launcher_contract import (
     sleeps,
 )
 from servers.docker_engine import DockerEngine
-from servers.docker_image import IMAGE
+from servers.docker_image import IMAGE, MINOR, archive_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
@@ -190,6 +190,41 @@ async def test_an_image_that_will_not_do_is_a_launch_error(
     assert raised.value.reason == "launch_failed"
     assert raised.value.transient == ("127" in image)
     assert docker_engine.containers() == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"user": "nobody-here"}, "unable to find user nobody-here"),
+        ({"ports": ["99999"]}, "a port is '99999'"),
+        ({"volumes": ["/data/../etc:/x"]}, "a volume is '/data/../etc:/x'"),
+        ({"host_config": {"nope": 1}}, "unexpected keyword argument 'nope'"),
+    ],
+)
+async def test_what_no_container_can_be_is_told_once(
+    tmp_path: Path, docker_engine: DockerEngine, asked: dict[str, Any], words: str
+) -> None:
+    async with containers(tmp_path, docker_engine, allow=("volumes:/data", "host_config", "ports")) as attempts:
+        with pytest.raises(LaunchError) as raised:
+            await attempts(sees, container=asked)
+    assert (raised.value.transient, words in str(raised.value)) == (False, True), raised.value
+    assert docker_engine.containers() == []
+
+
+async def test_a_python_that_ends_at_once_is_told_with_its_words(
+    attempts: Containers, docker_engine: DockerEngine
+) -> None:
+    engine = docker_engine.connect()
+    engine.sdk.create_container(IMAGE, ["python3"], name="broken")
+    script = f"#!/usr/local/bin/{MINOR}\nimport sys\nsys.exit('no such luck')\n"
+    engine.sdk.put_archive("broken", "/", archive_of({"usr/local/bin/python3": (script, 0o755)}))
+    engine.sdk.commit("broken", repository="broken-python", tag="1")
+    engine.sdk.remove_container("broken", v=True)
+    with pytest.raises(LaunchError, match="ended before it could start the attempt: no such luck"):
+        await attempts(sees, image="broken-python:1")
+    assert docker_engine.containers() == []
+    engine.sdk.remove_image("broken-python:1", force=True)
+    engine.close()
 
 
 async def test_an_image_that_is_not_there_and_not_to_be_pulled(attempts: Containers) -> None:

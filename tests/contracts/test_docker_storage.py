@@ -17,7 +17,7 @@ from flow_agent.errors import RegistrationError
 from flow_agent.model import Registration
 from flow_agent.registration import build_registrations
 from flow_agent.registration import discard as discard_registration
-from flow_agent.storages import Docker
+from flow_agent.storages import Docker, image_check
 from flow_agent.testing.storage_contract import Secrets
 from images import names, without_further_images
 from servers.docker_engine import DockerEngine
@@ -293,6 +293,20 @@ def test_a_script_that_needs_what_the_image_lacks_is_refused(
     registered(make(stored_as_script=True, path="/app/flow.py", files=files, ignore_healthchecks=True))
 
 
+def test_a_script_that_does_not_end_loading_is_ended_with_its_container(
+    make: Make, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = names(engine)
+    monkeypatch.setattr(image_check, "WITHIN", 0.0)
+    monkeypatch.setattr(image_check, "BEGIN_WITHIN", 6.0)
+    (tmp_path / "flow.py").write_text("import time\ntime.sleep(60)\n")
+    files = {str(tmp_path / "flow.py"): "/app/flow.py"}
+    error = failure(make(stored_as_script=True, path="/app/flow.py", files=files, ignore_healthchecks=False))
+    assert "not loaded in the image in time" in str(error)
+    assert engine.sdk.containers(all=True) == []
+    assert names(engine) == before
+
+
 def test_a_path_that_the_image_lacks_is_told(make: Make) -> None:
     assert "there is no file flow.py in /nowhere" in str(
         failure(make(stored_as_script=True, path="/nowhere/flow.py", ignore_healthchecks=False))
@@ -354,6 +368,24 @@ def test_a_base_image_that_no_registry_has_is_told(make: Make, registry: Registr
     error = failure(make(base_image=f"{registry.address}/nothing:1", local_image=False))
     assert "nothing:1" in str(error)
     assert "see that" in str(error.hint)
+
+
+def test_an_own_dockerfile_begins_with_an_image_of_a_private_registry(
+    make: Make, engine: Engine, private_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, auth = f"{private_registry.address}/base:1", {"username": USER, "password": PASSWORD}
+    engine.sdk.tag(IMAGE, *base.rsplit(":", 1))
+    engine.sdk.push(base, auth_config=auth)
+    engine.sdk.remove_image(base)
+    (tmp_path / "Dockerfile").write_text(f"FROM {base}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("REGISTRY", private_registry.secret)
+    given = {"dockerfile": "Dockerfile", "local_image": False, "registry_url": private_registry.address}
+    error = failure(make(**given))
+    assert "step 1/1, FROM" in str(error)
+    assert "local_image=True" in str(error.hint)
+    made = registered(make(**given, registry_secret="REGISTRY"))
+    assert PASSWORD not in json.dumps(made.to_json())
 
 
 def test_who_does_not_pin_runs_what_the_name_means(make: Make, registry: Registry) -> None:

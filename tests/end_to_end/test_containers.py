@@ -128,7 +128,7 @@ def complete(cli: Cli, run: str, until: int) -> None:
 
 
 def test_an_agent_that_is_killed_goes_on_with_its_containers(docker: Cli, docker_engine: DockerEngine) -> None:
-    runs = docker.submit("counts", "-p", "until=150", "--count", "3")
+    runs = docker.submit("counts", "-p", "until=500", "--count", "3")
     agent = docker.start("--limit", "3")
     docker.until(lambda: all("line 20" in docker("logs", run) for run in runs), 90)
     agent.send_signal(signal.SIGKILL)
@@ -139,7 +139,7 @@ def test_an_agent_that_is_killed_goes_on_with_its_containers(docker: Cli, docker
     for run in runs:
         shown = docker.show(run)
         assert (shown["state"], shown["attempt"]) == ("succeeded", 1), shown
-        complete(docker, run, 150)
+        complete(docker, run, 500)
     assert docker_engine.containers() == []
 
 
@@ -193,6 +193,30 @@ def test_containers_outlive_an_engine_that_lets_them(cli: Cli, own_engine: Docke
     agent.terminate()
     assert agent.wait(60) == 0
     assert own_engine.containers() == []
+
+
+def test_an_engine_that_stays_away_does_not_hold_a_run_for_ever(cli: Cli, own_engine: DockerEngine) -> None:
+    cli.env |= {
+        "FLOW_AGENT_DOCKER__URL": own_engine.url,
+        "FLOW_AGENT_DOCKER__IMAGE": IMAGE,
+        "FLOW_AGENT_LEASE__RUNNING": "16",
+        "FLOW_AGENT_LEASE__CLAIMED": "8",
+        "FLOW_AGENT_LEASE__HEARTBEAT": "2",
+        "FLOW_AGENT_STOP__GRACE": "1",
+    }
+    cli.write("flows.py", FLOWS)
+    cli("register", "flows.py")
+    (run,) = cli.submit("counts", "-p", "until=10000")
+    agent = cli.start("--limit", "1")
+    cli.until(lambda: "line 5" in cli("logs", run), 60)
+    own_engine.kill()  # the container goes on, and nobody can tell its keeper to
+    cli.until(lambda: cli.state(run) == "failed", 90)
+    assert cli.show(run)["reason"] == "agent_lost"
+    assert "does not answer" in cli.show(run)["detail"]
+    own_engine.start()
+    cli.until(lambda: own_engine.containers() == [], 60)
+    agent.terminate()
+    assert agent.wait(60) == 0
 
 
 def test_while_the_engine_is_away_runs_go_back_to_the_queue(cli: Cli, own_engine: DockerEngine) -> None:

@@ -18,6 +18,7 @@ WORDS = 2_000
 """Characters of what a container said on stderr that are kept."""
 
 _NO_PROGRAM = ("executable file not found", "no such file or directory")
+_LASTS = ("unable to find user", "unable to find group", "oci runtime create failed", "could not select device driver")
 _TAKEN = "is already in use"
 
 
@@ -54,6 +55,12 @@ def is_taken(error: EngineError) -> bool:
 def lacks_program(error: EngineError) -> bool:
     """Whether a container could not be started because its image has no such program."""
     return error.status in {400, 404, 500} and any(words in str(error).lower() for words in _NO_PROGRAM)
+
+
+def can_pass(error: EngineError) -> bool:
+    """Whether another try may do better; an engine answers 500 also for what will never be."""
+    said = str(error).lower()
+    return error.transient and (not any(words in said for words in _LASTS) or "temporarily" in said)
 
 
 def copy_into(engine: Engine, container: str, path: str, archive: bytes | Iterable[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,13 +18,12 @@ LONGEST = 600
 
 
 def told(what: str, shown: str, work: Callable[[], T]) -> T:
-    """What ``work`` gives; its errors as EngineError. ``what`` was asked of the engine at ``shown``."""
+    """What ``work`` gives; the SDK's errors, and those of the way to the engine at ``shown``, as EngineError, of which
+    ``what`` was asked."""
     try:
         return work()
-    except EngineError:
-        raise
     except Exception as error:
-        if isinstance(error, OSError | ValueError) and not _of_sdk(error):
+        if not _of_sdk(error):  # ours, the disk's, a mistake in what is asked
             raise
         raise explained(what, shown, error) from error
 
@@ -71,7 +71,7 @@ def words(said: object) -> str:
 def _of_sdk(error: BaseException) -> bool:
     """Whether it comes from the SDK or from what it asks with; errors of the disk are OSErrors too."""
     return type(error).__module__.partition(".")[0] in {"docker", "requests", "urllib3", "http"} or isinstance(
-        error, ConnectionError | TimeoutError
+        error, ConnectionError | TimeoutError | ssl.SSLError
     )
 
 

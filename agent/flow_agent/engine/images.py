@@ -21,6 +21,7 @@ SILENT_FOR = 600.0
 """Seconds that a step of a build, or a registry that takes a large layer, may say nothing."""
 TOLD = 40
 """Last lines of a step's output that stand in its error."""
+_OF_BASE = "see that the engine may pull that image, or let it take what it has (local_image=True)"
 _STEP = re.compile(r"Step (\d+/\d+) : (.*)", re.DOTALL)
 _CODE = re.compile(r"returned a non-zero code: (\d+)")
 
@@ -112,6 +113,12 @@ def push(engine: Engine, image: str, access: Access, progress: Progress) -> str:
     return digest
 
 
+def admit(engine: Engine, access: Access) -> None:
+    """Let builds pull with the credentials of ``access`` too, beside those that the SDK finds."""
+    if access.credentials is not None:
+        engine.sdk._auth_configs.add_auth(access.credentials["serveraddress"], dict(access.credentials))
+
+
 def build(  # noqa: PLR0917 - what one build is
     engine: Engine,
     context: IO[bytes],
@@ -173,6 +180,7 @@ def _failed(what: str, said: Mapping[str, Any], state: _Build) -> EngineError:
     return EngineError(
         f"{what}: step {state.step}, {_short(state.line)}, {why}" + (f"; its output:{output}" if output else ""),
         transient=False,
+        hint=_OF_BASE if state.line.upper().startswith("FROM ") else None,
     )
 
 

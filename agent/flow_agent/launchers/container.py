@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flow_agent.container_options import published
+from flow_agent import container_options as options
+from flow_agent.checks import texts
 from flow_agent.engine.client import Engine
 from flow_agent.errors import LaunchError
 from flow_agent.launchers.luggage import RUN, RUNNER
@@ -90,13 +92,19 @@ def config(
     """
     asked = spec.container
     networks = asked.get("networks") or ([network] if network else [])
-    host = engine.sdk.create_host_config(**asked.get("host_config", {}))
+    try:
+        host = engine.sdk.create_host_config(**asked.get("host_config", {}))
+    except (TypeError, ValueError) as error:
+        raise LaunchError(
+            f"the host_config of flow {spec.flow!r} cannot be: {error}",
+            hint="expected arguments of create_host_config of the Docker SDK",
+        ) from None
     host |= _limits(asked)
     if networks:
         host["NetworkMode"] = networks[0]
     if asked.get("volumes"):
         host["Binds"] = [*(host.get("Binds") or []), *asked["volumes"]]
-    ports = [published(port) for port in asked.get("ports", ())]
+    ports = [options.published(port) for port in asked.get("ports", ())]
     if ports:
         host["PortBindings"] = {private: [where for at, where in ports if at == private] for private, _ in ports}
     if asked.get("read_only"):
@@ -190,8 +198,30 @@ def refuse(spec: LaunchSpec, allowed: Sequence[str]) -> None:
             )
 
 
+def checked(spec: LaunchSpec) -> None:
+    """See that what is asked for can be: registrations may have been written by another program than ours.
+
+    Raises LaunchError.
+    """
+    asked = spec.container
+    try:
+        options.ports(asked.get("ports"))
+        options.volumes(asked.get("volumes"))
+        options.host_config(asked.get("host_config"))
+        options.gpus(asked.get("gpus"))
+        options.cpus(asked.get("cpus"))
+        options.user(asked.get("user"))
+        options.pull_policy(asked.get("pull_policy", "missing"))
+        texts(asked.get("networks"), what="DockerRun: a network")
+        if asked.get("memory") is not None:
+            options.in_bytes(asked["memory"], what="DockerRun: memory")
+    except (TypeError, ValueError) as error:
+        raise LaunchError(f"the run config of flow {spec.flow!r} cannot be: {error}") from None
+
+
 def _wishes(asked: Mapping[str, Json]) -> list[tuple[str, str]]:
-    found = [("volumes", str(volume).partition(":")[0]) for volume in asked.get("volumes", ())]
+    sources = [volume.partition(":")[0] for volume in asked.get("volumes", ())]
+    found = [("volumes", posixpath.normpath(source) if source.startswith("/") else source) for source in sources]
     found += [("ports", str(port)) for port in asked.get("ports", ())]
     for network in asked.get("networks", ()):
         if network == "host" or network.startswith(("container:", "ns:")):

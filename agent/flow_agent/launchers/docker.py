@@ -8,6 +8,7 @@ started the container, so that nothing is lost and nothing comes twice.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import AsyncGenerator, Collection, Mapping
 from functools import partial
@@ -71,18 +72,23 @@ class DockerLauncher:
         """Start a container with the attempt parked in it."""
         ref = Path(spec.folder).name
         self._containers[ref] = await self._embark.embark(spec, ref)
-        self._deadlines[ref] = spec.deadline
+        self._deadlines[ref] = self._post.told[ref] = spec.deadline
         self._parked.add(ref)
         return ref
 
     async def go(self, ref: str) -> None:
         """Let user code run; while the engine is away, as soon as it is back."""
         self._parked.discard(ref)
-        await self._told(ref, deadline=self._deadlines[ref], go=True)
+        if ref in self._deadlines:
+            with anyio.move_on_after(containers.TOLD_WITHIN):
+                await self._post.send(ref, deadline=self._deadlines[ref], go=True).wait()
 
     async def extend(self, ref: str, deadline: float) -> None:
         """Move the keeper's deadline, in the background: one engine that is away holds up no other lease."""
+        if ref not in self._containers:
+            return
         self._deadlines[ref] = deadline
+        self._post.told.setdefault(ref, deadline)  # of one that was adopted, an earlier one was told
         if ref not in self._parked:  # else the word to go brings it along
             self._post.send(ref, deadline=deadline)
 
@@ -140,6 +146,7 @@ class DockerLauncher:
         """Remove the container, unless it is to be kept, and the folder."""
         container = self._containers.pop(ref, None)
         self._deadlines.pop(ref, None)
+        self._post.told.pop(ref, None)
         failed = ref in self._failed
         for each in (self._parked, self._stopped, self._failed):
             each.discard(ref)
@@ -192,12 +199,7 @@ class DockerLauncher:
 
     def _late(self, ref: str) -> bool:
         """Whether the keeper's deadline has passed, as far as it was told."""
-        return time.monotonic() > self._deadlines.get(ref, time.monotonic()) + LATE
-
-    async def _told(self, ref: str, **order: Any) -> None:
-        """Have an order delivered; while the engine is away it follows later."""
-        with anyio.move_on_after(containers.TOLD_WITHIN):
-            await self._post.send(ref, **order).wait()
+        return time.monotonic() > self._post.told.get(ref, math.inf) + LATE
 
     async def sweep(self) -> None:
         """Remove what could not be removed, once the engine is back. Ends by being cancelled."""

@@ -67,6 +67,7 @@ class Embark:
 
         Raises LaunchError: nothing is left behind. SecretNotFound: the registry's secret holds no credentials.
         """
+        container.checked(spec)
         container.refuse(spec, self._wishes.allow)
         image = spec.image or self._wishes.image or _image_of(spec)
         try:
@@ -251,4 +252,4 @@ def _in_our_words() -> Iterator[None]:
     try:
         yield
     except EngineError as error:
-        raise LaunchError(str(error), transient=error.transient, hint=error.hint) from error
+        raise LaunchError(str(error), transient=containers.can_pass(error), hint=error.hint) from error

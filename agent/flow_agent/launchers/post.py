@@ -26,6 +26,8 @@ class Post:
     def __init__(self, engine: Engine, tasks: anyio.abc.TaskGroup, container: Callable[[str], str | None]) -> None:
         self._engine, self._tasks, self._container = engine, tasks, container
         self._waiting: dict[str, dict[str, Any]] = {}
+        self.told: dict[str, float] = {}
+        """The deadline (``time.monotonic()``) that each container knows."""
         self._under_way: dict[str, anyio.Event] = {}
 
     def send(self, ref: str, **order: Any) -> anyio.Event:
@@ -63,6 +65,8 @@ class Post:
             lambda: containers.tell(self._engine, container, data),
             seconds=2 * containers.TOLD_WITHIN,
         )
+        if "deadline" in order and self._container(ref) is not None:
+            self.told[ref] = order["deadline"]
         left = {name: value for name, value in self._waiting.pop(ref, {}).items() if order.get(name) != value}
         if left:  # came meanwhile
             self._waiting[ref] = left

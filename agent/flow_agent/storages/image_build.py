@@ -6,13 +6,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from flow_agent.checks import slug
 from flow_agent.storages import author, image_check, image_context, image_layout, payload
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from flow_agent.flow import Flow
     from flow_agent.storages.docker import Docker
     from flow_agent.storages.image_layout import Laid
+
+T = TypeVar("T")
 
 _TIDYING = 30.0
 """Seconds for removing what was built for nothing."""
@@ -89,7 +91,7 @@ async def _made(plan: Plan) -> dict[str, Any]:
             push = partial(images.push, engine, name, access, progress)
             digest = await _tried(lambda: engine.detached(f"pushing {name}", push), progress)
         except BaseException:
-            with anyio.move_on_after(_TIDYING, shield=True):
+            with anyio.move_on_after(_TIDYING, shield=True), contextlib.suppress(EngineError):
                 await engine.detached(f"removing {name}", partial(images.remove, engine, name, prune=True))
             raise
         # It is in its registry; what it is made of stays for the next build.
@@ -104,11 +106,14 @@ async def _built(plan: Plan, engine: Engine, access: Access, progress: Progress)
     The author's Dockerfile is built by itself: what it copies from its folder has nothing of ours, and a new version
     of a flow does not build it again.
     """
+    from flow_agent.engine import images
+
     storage, base = plan.storage, plan.base
     options = dict(storage.build_kwargs)
     if base is not None:
         await _base(storage, engine, base, access, progress)
     else:
+        images.admit(engine, access)
         first = {"pull": not storage.local_image, **options}
         base = await _build(engine, plan.theirs, None, first, progress)
         options = {key: value for key, value in options.items() if key not in {"buildargs", "pull", "target"}}
@@ -164,7 +169,7 @@ async def _base(storage: Docker, engine: Engine, base: str, access: Access, prog
         ) from error
 
 
-async def _tried(call: Any, progress: Progress) -> Any:
+async def _tried(call: Callable[[], Awaitable[T]], progress: Progress) -> T:
     from flow_agent import retry
 
     async def on_wait(number: int, wait: float, error: BaseException) -> None:
@@ -174,16 +179,16 @@ async def _tried(call: Any, progress: Progress) -> Any:
 
 
 async def _access(storage: Docker, *images: str | None) -> Access:
-    """The credentials of registry_secret, for the registry of ``registry_url`` or else of the base image.
+    """The credentials of registry_secret, for the registry of ``registry_url`` or else of the base image, the second.
 
     Raises SecretNotFound, SecretUnavailable.
     """
     from flow_agent.engine.images import Access
     from flow_agent.engine.registries import credentials
 
-    if storage.registry_secret is None:
+    image = next((each for each in (images if storage.registry_url else images[1:]) if each is not None), None)
+    if storage.registry_secret is None or image is None:
         return Access()
-    image = next(each for each in (images if storage.registry_url else images[1:]) if each is not None)
     async with author.secrets() as secrets:
         text = await secrets.get(storage.registry_secret)
     return Access(credentials=credentials(storage.registry_secret, text, image), secret=storage.registry_secret)
