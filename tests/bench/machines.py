@@ -1,10 +1,10 @@
-"""How much does one queue in PostgreSQL carry: claims in a second with 1, 4 and 16 agents, and with how much history?
+"""How much does one queue in PostgreSQL carry: claims in a second with 1, 4 and 16 agents, and beside how much history?
 
-Each agent is a process with its queue, as on a machine of its own. All rounds are claim, started, finish of one run at a
-time; "bare" are the same processes with the least that any queue on PostgreSQL has to do: one `update ... skip locked` that
-takes a row, one that ends it, each a transaction. For each number of ended runs (10^3 to 10^6, with `--rows`) one claim is
-timed alone. Beside it stands procrastinate (`--peers`, `make peers`), its own fetch and finish, as many at a time.
-Budgets: a claim beside the most history takes 1.5 times that with the least.
+Each agent is a process with its queue, as on a machine of its own. A round is claim, started and finish of one run.
+"Bare" are the same processes with the least that any queue on PostgreSQL has to do: one `update ... skip locked` that
+takes a row, and one that ends it. Beside them procrastinate, if `make peers` was done: its own statements for taking a
+job and for ending it, which keep neither leases nor attempts. Then one claim, with 10^3 to 10^6 ended runs (`--rows`).
+Budget: a claim beside the most history takes 1.5 times that beside the least.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from servers.postgres import postgres_running
 
 AGENTS = (1, 4, 16)
 ROWS = (1_000, 10_000, 100_000, 1_000_000)
+WAITING = 4_000
+"""Runs that wait when the agents begin: more than they can take."""
 DONE = Outcome(state=State.SUCCEEDED, reason=Reason.COMPLETED)
 FILL = """
 insert into runs ({columns}) select {values}
@@ -123,7 +125,8 @@ def rates(url: str, seconds: float) -> list[list[object]]:
     """A row of the table for each number of agents."""
     rows: list[list[object]] = []
     for number in AGENTS:
-        anyio.run(_prepare, url, int(3_000 * seconds))
+        for _ in range(WAITING // 500):
+            anyio.run(_prepare, url, 500)
         rate, times = together(number, url, seconds, "agent")
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("drop table if exists bare")
