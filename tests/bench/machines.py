@@ -20,6 +20,7 @@ import anyio
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+import drivers
 import harness
 import psycopg
 from figures import Budget, median, quantile
@@ -110,9 +111,18 @@ def bare(url: str, seconds: float) -> list[float]:
     return times
 
 
-def together(number: int, url: str, seconds: float, kind: str) -> tuple[float, list[float]]:
+def ours(url: str, seconds: float, kind: str) -> list[str]:
+    """The command of one process that works so long."""
+    return [sys.executable, __file__, "--as", kind, "--url", url, "--seconds", str(seconds), "--name"]
+
+
+def procrastinate(url: str, *words: str) -> list[str]:
+    """The command of its driver."""
+    return [str(drivers.peers()), str(Path(__file__).with_name("peer_procrastinate.py")), url, *words]
+
+
+def together(number: int, command: list[str], seconds: float) -> tuple[float, list[float]]:
     """Claims in a second of so many processes, and the seconds of each."""
-    command = [sys.executable, __file__, "--as", kind, "--url", url, "--seconds", str(seconds), "--name"]
     processes = [subprocess.Popen([*command, f"a{n}"], stdout=subprocess.PIPE, text=True) for n in range(number)]
     found = [json.loads(process.communicate()[0]) for process in processes]
     if any(process.returncode for process in processes):
@@ -121,22 +131,24 @@ def together(number: int, url: str, seconds: float, kind: str) -> tuple[float, l
     return len(times) / seconds, times
 
 
-def rates(url: str, seconds: float) -> list[list[object]]:
+def rates(url: str, other_url: str, seconds: float) -> list[list[object]]:
     """A row of the table for each number of agents."""
     rows: list[list[object]] = []
     for number in AGENTS:
         for _ in range(WAITING // 500):
             anyio.run(_prepare, url, 500)
-        rate, times = together(number, url, seconds, "agent")
+        rate, times = together(number, ours(url, seconds, "agent"), seconds)
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("drop table if exists bare")
             connection.execute(BARE)
             connection.execute("create index on bare (id) where state = 'queued'")
             connection.execute("insert into bare (state) select 'queued' from generate_series(1, 60000)")
             connection.execute("vacuum analyze bare")
-        limit, _ = together(number, url, seconds, "bare")
+        limit, _ = together(number, ours(url, seconds, "bare"), seconds)
+        subprocess.run(procrastinate(other_url, "prepare" if number == AGENTS[0] else "more", str(WAITING)), check=True)
+        other, _ = together(number, procrastinate(other_url, str(seconds)), seconds)
         p50, p99 = quantile(times, 0.5) * 1e3, quantile(times, 0.99) * 1e3
-        rows.append([number, rate, p50, p99, limit, rate / limit])
+        rows.append([number, rate, p50, p99, other, rate / other, limit])
     return rows
 
 
@@ -158,9 +170,9 @@ def main(asked: argparse.Namespace) -> int:
     """0 if the budget is kept."""
     harness.title((__doc__ or "").partition("\n")[0])
     with postgres_running() as server:
-        with server.schema() as url:
-            head = ["agents", "claims a second", "claim p50 ms", "p99 ms", "bare a second", "of bare"]
-            harness.table(head, rates(url, asked.seconds))
+        with server.schema() as url, server.schema() as other:
+            head = ["agents", "claims a second", "p50 ms", "p99 ms", "procrastinate a second", "times", "bare a second"]
+            harness.table(head, rates(url, other, asked.seconds))
         with server.schema() as url:
             anyio.run(_prepare, url, 1)
             anyio.run(one_claim, url, 1)
