@@ -72,7 +72,8 @@ class PostgresStatements(Statements):
 
         So its error may come with a later one, at the block's end at the latest.
         """
-        with self.connection.pipeline() as self._sent:
+        with self.connection.pipeline() as sent:
+            self._sent = sent
             try:
                 yield
             finally:
