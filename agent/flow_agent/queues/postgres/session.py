@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any
 
@@ -64,12 +64,29 @@ class PostgresStatements(Statements):
     def __init__(self, connection: Connection) -> None:
         super().__init__()
         self.connection = connection
+        self._sent: psycopg.Pipeline | None = None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """In this block, a statement that gives nothing back is sent with the next one that does: one round trip.
+
+        So its error may come with a later one, at the block's end at the latest.
+        """
+        with self.connection.pipeline() as sent:
+            self._sent = sent
+            try:
+                yield
+            finally:
+                self._sent = None
 
     def _run(self, name: str, **parameters: Any) -> None:
         self.connection.execute(SQL[name].encode(), _storable(parameters))
 
     def _count(self, name: str, **parameters: Any) -> int:
-        return self.connection.execute(SQL[name].encode(), _storable(parameters)).rowcount
+        cursor = self.connection.execute(SQL[name].encode(), _storable(parameters))
+        if self._sent is not None:
+            self._sent.sync()
+        return cursor.rowcount
 
     def _run_many(self, name: str, parameters: Iterable[Mapping[str, Any]]) -> None:
         with self.connection.cursor() as cursor:

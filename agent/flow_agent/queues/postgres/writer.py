@@ -95,7 +95,8 @@ class Writer(Turns):
             connection.execute("savepoint step")
         for again in reversed(range(TRIES)):
             try:
-                answer = job.operation(session)
+                with session.together():
+                    answer = job.operation(session)
             except Exception as error:
                 if isinstance(error, psycopg.Error) and not isinstance(error, _OWN_FAULT):
                     raise

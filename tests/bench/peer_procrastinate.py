@@ -1,0 +1,50 @@
+"""Driver for procrastinate: takes jobs and ends them, one at a time, by its own statements.
+
+It runs in the peers' environment: ``peer_procrastinate.py URL prepare|more JOBS``, or ``URL SECONDS NAME``, which
+prints the seconds of each taking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+
+import procrastinate
+from procrastinate.jobs import Status
+
+
+async def prepare(app: procrastinate.App, jobs: int, *, fresh: bool) -> None:
+    """Its tables, if it is ``fresh``, and jobs that wait."""
+    if fresh:
+        await app.schema_manager.apply_schema_async()
+    await app.configure_task("noop").batch_defer_async(*({} for _ in range(jobs)))
+
+
+async def work(app: procrastinate.App, seconds: float) -> list[float]:
+    """Take and end jobs for so long; seconds of each taking."""
+    manager, times = app.job_manager, []
+    worker = await manager.register_worker()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        began = time.perf_counter()
+        job = await manager.fetch_job(None, worker)
+        times.append(time.perf_counter() - began)
+        if job is not None:
+            await manager.finish_job(job, Status.SUCCEEDED, delete_job=False)
+    return times
+
+
+async def main(url: str, what: str, more: str) -> None:
+    connector = procrastinate.PsycopgConnector(conninfo=url, min_size=1, max_size=1)
+    app = procrastinate.App(connector=connector)
+    async with app.open_async():
+        if what in {"prepare", "more"}:
+            await prepare(app, int(more), fresh=what == "prepare")
+        else:
+            print(json.dumps(await work(app, float(what))))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:4]))
