@@ -7,6 +7,8 @@ MAKEFLAGS += --no-print-directory
 
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests wait for processes half of their time: one more of them than there are cores, at most four.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 3 ? n + 1 : 4)))
 # The Python to use; empty: the newest suitable one that this machine has.
 PYTHON ?=
 export PYTHON
@@ -53,7 +55,7 @@ demo: setup ## Register a flow, run it, and show its log and result
 
 .PHONY: test
 test: setup servers frameworks ## Run the tests: unit, contracts, end to end, generated
-	@FLOW_AGENT_TEST_SERVERS="$(abspath $(SERVERS))" FLOW_AGENT_TEST_FRAMEWORKS="$(abspath $(FRAMEWORKS))" $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+	@FLOW_AGENT_TEST_SERVERS="$(abspath $(SERVERS))" FLOW_AGENT_TEST_FRAMEWORKS="$(abspath $(FRAMEWORKS))" $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 .PHONY: check
 check: setup ## Check style, types and layers

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 import time
 
@@ -47,4 +48,5 @@ async def main(url: str, what: str, more: str) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("procrastinate").setLevel(logging.ERROR)  # it warns of an App in the main module
     asyncio.run(main(*sys.argv[1:4]))
