@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from flow_agent.model import RETRIED, Claim, Ending, Outcome, Reason, State
+from flow_agent.model import MORE_CALLS, RETRIED, Claim, Ending, Outcome, Reason, State
 
 RECEIPT_REASONS = {
     Reason.RAISED,
@@ -39,8 +39,8 @@ def judge(ending: Ending, why: Reason | None, timeout: float | None) -> Outcome:
         return _failed(Reason.AGENT_LOST, text, code)
     if ending.memory is not None:
         return _failed(Reason.OUT_OF_MEMORY, ending.memory + _last_lines(ending.tail), code)
-    if ending.ended_by == "stop":
-        return _stopped(why or Reason.AGENT_STOPPING, timeout, ending.tail, code)
+    if ending.ended_by is not None:
+        return _stopped(_why_stopped(ending.ended_by, why), timeout, ending.tail, code)
     receipt = ending.receipt
     if receipt is not None and not receipt.get("ok") and receipt.get("reason") in RECEIPT_REASONS:
         reason, detail = Reason(receipt["reason"]), str(receipt.get("detail", ""))
@@ -50,7 +50,7 @@ def judge(ending: Ending, why: Reason | None, timeout: float | None) -> Outcome:
     if ending.cpu is not None:
         return _failed(Reason.TIMED_OUT, ending.cpu + _last_lines(ending.tail), code)
     if ending.signal is not None:
-        return _failed(Reason.KILLED, _killed(ending.signal) + _last_lines(ending.tail), code)
+        return _failed(Reason.KILLED, _killed(ending.signal, ending.tail) + _last_lines(ending.tail), code)
     if ending.code != 0:
         text = f"exited with code {ending.code}{' after the flow had returned' if receipt else ''}"
         return _failed(Reason.EXITED, text + _last_lines(ending.tail), code)
@@ -68,6 +68,13 @@ def retry_delay(claim: Claim, outcome: Outcome) -> float | None:
     return registration.retry_delay
 
 
+def _why_stopped(ended_by: str, why: Reason | None) -> Reason:
+    """``ended_by`` is the keeper's word for it: it holds the time limit itself, and may be ended by anybody."""
+    if ended_by == "timeout":
+        return Reason.TIMED_OUT
+    return why or (Reason.KILLED if ended_by == "keeper" else Reason.AGENT_STOPPING)
+
+
 def _stopped(why: Reason, timeout: float | None, tail: str, code: int | None) -> Outcome:
     if why is Reason.CANCELLED:
         return Outcome(state=State.CANCELLED, reason=why, detail="cancelled on request", exit_code=code)
@@ -75,15 +82,22 @@ def _stopped(why: Reason, timeout: float | None, tail: str, code: int | None) ->
         return _failed(why, f"ran longer than its time limit of {timeout:g} s{_last_lines(tail)}", code)
     if why is Reason.LEASE_LOST:
         return _failed(why, "another agent holds this run now", code)
+    if why is Reason.KILLED:
+        text = "its keeper was told to end (SIGTERM), by somebody other than its agent"
+        return _failed(why, text + _last_lines(tail), code)
     return _failed(why, "the agent was told to stop at once", code)
 
 
-def _killed(number: int) -> str:
+def _killed(number: int, tail: str) -> str:
     try:
         name = signal.Signals(number).name
     except ValueError:
         name = f"signal {number}"
-    return f"killed by {name}" + (", perhaps out of memory" if number == signal.SIGKILL else "")
+    if number == signal.SIGKILL:
+        return f"killed by {name}, perhaps out of memory"
+    if number in {signal.SIGSEGV, signal.SIGBUS} and f"\n{MORE_CALLS}" in tail:
+        return f"killed by {name}, at least a hundred calls deep: perhaps its stack overflowed"
+    return f"killed by {name}"
 
 
 def _last_lines(tail: str) -> str:

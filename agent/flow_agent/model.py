@@ -343,7 +343,8 @@ class LaunchSpec:
 
     ``payload`` is ``{"kind": "pickle", "path": ...}``, ``{"kind": "script", "root": ..., "path": ...}`` or
     ``{"kind": "module", ...}``, paths relative to ``folder``, the attempt's spool. ``deadline`` is the time of
-    ``time.monotonic()`` by which nothing of it may run any more; ``Launcher.extend`` moves it on.
+    ``time.monotonic()`` by which nothing of it may run any more; ``Launcher.extend`` moves it on. ``timeout`` is how
+    many seconds user code may take: who can holds it while no agent lives, too.
 
     For launchers of containers: ``image`` is the one that run config or storage name, ``container`` what else the run
     config says, ``registry`` the value of the secret for the image's registry by its name. ``env`` then has nothing
@@ -372,6 +373,11 @@ class LaunchSpec:
     image: str | None = None
     container: Mapping[str, Json] = field(default_factory=dict)
     registry: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeout: float | None = None
+
+
+MORE_CALLS = "  ..."
+"""Stands below the report of a crash in ``Ending.tail`` if that told as many calls as it can: the stack was deep."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,7 +389,7 @@ class Ending:
     ``result`` is the file that holds the return value. ``tail`` are the last lines of output. ``lost`` says that
     nobody saw the end. ``at`` is when it came, if that is known: seconds since the epoch, by the clock of where it
     ran. ``memory`` is what shows that memory ran out, ``cpu`` that CPU time did. ``ended_by`` is ``stop``,
-    ``deadline`` or ``memory`` if we ended it.
+    ``deadline``, ``timeout`` or ``memory`` if we ended it, ``keeper`` if somebody else had its keeper end.
     """
 
     code: int | None = None

@@ -149,6 +149,7 @@ async def spec(
         image=stored_in or config.get("image"),
         container={} if here else {**config, **_pulled(fetched)},
         registry=registry,
+        timeout=registration.timeout,
     )
 
 

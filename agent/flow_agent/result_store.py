@@ -23,6 +23,8 @@ from flow_agent.prepare import Means, Told
 from flow_agent.redact import known
 from flow_agent.verify import digest_of
 
+NOTHING = {"inline": None}
+"""What the runner says of a None: there is no file, and nothing to store."""
 INLINE = 65_536
 """Bytes of a JSON return value that are kept with the run where the flow has no result store."""
 
@@ -35,8 +37,8 @@ async def with_result(hold: Hold, outcome: Outcome, ending: Ending, *, means: Me
     """
     claim = hold.claim
     described = (ending.receipt or {}).get("result")
-    if described is None:
-        return outcome
+    if described is None or described == NOTHING:
+        return replace(outcome, result=described)
     try:
         if ending.result is None or not isinstance(described, dict):
             raise ResultError("the runner left no result file")

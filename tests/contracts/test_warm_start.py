@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -463,6 +464,18 @@ def overflows_the_stack_of_c() -> None:
     call()
 
 
+def ignores_sigterm() -> None:
+    import signal
+    import time
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)
+
+
+def returns_nothing() -> None:
+    print("done")
+
+
 def leaves_at_once() -> None:
     import os
     import sys
@@ -495,6 +508,35 @@ async def test_ends_are_told_apart(tmp_path: Path) -> None:
             ending = await attempt.end()
             assert (ending.code, ending.signal, ending.receipt, ending.memory) == (*expected, None, None)
             assert ending.tail == "last words"
+
+
+@pytest.mark.parametrize("function", [sleeps, ignores_sigterm])
+async def test_the_keeper_holds_the_time_limit_of_user_code_though_nobody_asks(
+    tmp_path: Path, function: Callable[[], None]
+) -> None:
+    async with attempts(tmp_path) as launch:
+        attempt = await launch(function, timeout=0.5, grace=0.2, go=False)
+        await anyio.sleep(0.7)  # what is before the word to go does not count
+        await launch.launcher.go(attempt.ref)
+        began = time.monotonic()
+        ending = await attempt.end()
+        assert time.monotonic() - began >= 0.5
+        number = signal.SIGTERM if function is sleeps else signal.SIGKILL
+        assert (ending.ended_by, ending.signal) == ("timeout", number)
+
+
+async def test_a_keeper_that_somebody_else_ends_gives_its_attempt_the_grace_and_tells_so(tmp_path: Path) -> None:
+    async with attempts(tmp_path) as launch:
+        attempt = await launch(sleeps)
+        os.kill(launch.keeper(attempt)["pid"], signal.SIGTERM)
+        ending = await attempt.end()
+        assert (ending.ended_by, ending.signal) == ("keeper", signal.SIGTERM)
+
+
+async def test_nothing_is_written_for_a_flow_that_returns_none(tmp_path: Path) -> None:
+    async with attempts(tmp_path) as launch:
+        ending = await (await launch(returns_nothing)).end()
+        assert (ending.receipt, ending.result) == ({"ok": True, "result": {"inline": None}}, None)
 
 
 async def test_what_is_said_too_late_to_one_attempt_does_not_reach_the_next(tmp_path: Path) -> None:

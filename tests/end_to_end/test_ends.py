@@ -110,7 +110,7 @@ ENDS: dict[str, tuple[str, int | None, str]] = {
     "dies of SIGKILL": ("killed", 137, "killed by SIGKILL, perhaps out of memory"),
     "dies of SIGSEGV": ("killed", 139, "killed by SIGSEGV"),
     "dies of SIGABRT": ("killed", 134, "killed by SIGABRT"),
-    "overflows": ("killed", 139, "Fatal Python error: Segmentation fault"),
+    "overflows": ("killed", 139, "perhaps its stack overflowed; last output"),
 }
 """By the run: reason, exit code (None: whichever), and words of the detail."""
 

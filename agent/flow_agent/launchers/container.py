@@ -155,6 +155,7 @@ def orders(spec: LaunchSpec, lives: float) -> dict[str, Any]:
         "kind": "pickle" if payload["kind"] == "pickle" else "other",
         "lives": lives,
         "grace": spec.grace,
+        "timeout": spec.timeout,
         "output_limit": spec.output_limit,
         "redacted": list(spec.redacted),
         "go": {

@@ -66,7 +66,7 @@ class Evidence:
         if limit is not None and number in {signal.SIGXCPU, signal.SIGKILL}:
             used, (soft, hard) = linux.cpu_time(pid), cpu_seconds(limit)
             if used >= ROUGHLY * (soft if number == signal.SIGXCPU else hard):
-                self.cpu = f"used {used:.1f} s of CPU time, and its cpu_time_limit is {limit:g} s"
+                self.cpu = f"used up its CPU time, and its cpu_time_limit is {limit:g} s"
                 return
         if number == signal.SIGKILL and cgroup.oom_kills() > self._kills:
             whose = cgroup.counter()[1]

@@ -4,7 +4,8 @@ All that others need lies in the attempt's spool folder, so that another daemon 
 
 ``keeper.json`` who keeps it, and the attempt's process; the daemon puts it there before it gives the orders
 ``control``     a FIFO; one JSON object a line: ``{"go": true}``, ``{"deadline": t}``, ``{"stop": grace}``; the daemon
-                that gave the orders may write the same into its socket
+                that gave the orders may write the same into its socket, and ``{"goes": true}``: it has given the word
+                itself
 ``output``, ``events.jsonl``   what the attempt wrote (see ``journal``)
 ``exit.json``   how it ended; put there by a rename, when nothing of it runs any more
 ``bell``        (in the folder above) the daemon's FIFO; our folder's name in it says that there is news
@@ -55,6 +56,8 @@ class Keep:
         self._orders, self._attempt = orders, attempt
         self._deadline: float = orders["deadline"]
         self._grace: float = orders["grace"]
+        self._timeout: float | None = orders["timeout"]
+        self._time_up: float | None = None
         nonce = os.urandom(8).hex()
         attempt.prepare(json.dumps(orders["go"] | {"nonce": nonce, "mark": attempt.mark}).encode() + b"\n")
         self._journal = self._write_to(Redactor(orders["redacted"]), nonce, orders["output_limit"])
@@ -102,7 +105,7 @@ class Keep:
         """
         self._obey_all(early)
         while self._status is None:
-            self._turn(self._timeout())
+            self._turn(self._pause())
         self._give_grace()
         left = self._kill_the_rest()
         make_room(".")
@@ -148,9 +151,12 @@ class Keep:
                 self._stop(0.0, "memory")
         self._record.ring_if_due()
 
-    def _timeout(self) -> float:
+    def _pause(self) -> float:
+        """Seconds until there is something to do even if nothing happens."""
         now = time.monotonic()
         moments = [self._kill_at] if self._kill_at else [self._deadline - self._grace - LAST_SECOND]
+        if self._time_up is not None and self._ended_by is None:
+            moments.append(self._time_up)
         if (due := self._record.due) is not None:
             moments.append(due)
         if self._evidence.due is not None:
@@ -233,12 +239,15 @@ class Keep:
             self._stop(order["stop"])
         if "go" in order and self._ended_by is None:
             self._attempt.go()
+        if self._timeout is not None and self._time_up is None and order.keys() & {"go", "goes"}:
+            self._time_up = time.monotonic() + self._timeout
 
-    def stop(self, grace: float | None = None) -> None:
-        """Ask the attempt to end, and kill it after ``grace`` seconds."""
-        self._stop(self._grace if grace is None else grace)
+    def leave(self) -> None:
+        """Somebody who is not the daemon wants the keeper to end: its attempt has its grace, and ends with it."""
+        self._stop(self._grace, "keeper")
 
     def _stop(self, grace: float, ended_by: str = "stop") -> None:
+        """Ask the attempt to end, and kill it after ``grace`` seconds."""
         if self._ended_by is None:
             self._ended_by = ended_by
             self._kill_at = time.monotonic() + grace
@@ -251,6 +260,8 @@ class Keep:
         now = time.monotonic()
         if now >= self._deadline - self._grace - LAST_SECOND:
             self._stop(max(0.0, self._deadline - LAST_SECOND - now), "deadline")
+        if self._time_up is not None and now >= self._time_up and self._ended_by is None:
+            self._stop(self._grace, "timeout")
         if self._kill_at is not None and now >= self._kill_at:
             self._attempt.signal(signal.SIGKILL)
             self._kill_at = now + 0.1

@@ -107,7 +107,7 @@ class Keeper:
         os.chdir(orders["folder"])
         self._keep = keep = Keep(orders, attempt, self._daemon.fileno(), self._said, self._wake)
         if self._stopped:
-            keep.stop()
+            keep.leave()
         try:
             keep.keep(early)
         except Exception:  # noqa: BLE001 - its attempt ends with it, and the daemon tells why
@@ -122,7 +122,7 @@ class Keeper:
     def _on_sigterm(self, *_: object) -> None:
         self._stopped = True
         if self._keep is not None:
-            self._keep.stop()
+            self._keep.leave()
 
 
 def _log_fault() -> None:

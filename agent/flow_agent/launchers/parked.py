@@ -128,7 +128,7 @@ class Parked:
 
         The word takes the short way: the keeper may be busy, and finds the order before anything that follows.
         """
-        if self._word < 0 or not self.tell(**order):
+        if self._word < 0 or not self.tell(**order, goes=True):
             return False
         with contextlib.suppress(BrokenPipeError):
             os.write(self._word, GO_WORD)

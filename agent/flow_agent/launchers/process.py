@@ -218,6 +218,7 @@ def _orders(spec: LaunchSpec) -> dict[str, Any]:
         "folder": str(folder),
         "deadline": spec.deadline,
         "grace": spec.grace,
+        "timeout": spec.timeout,
         "output_limit": spec.output_limit,
         "redacted": list(spec.redacted),
         "go": {

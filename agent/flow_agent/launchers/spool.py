@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Self
 
 from flow_agent.launchers.journal import JOURNAL, OUTPUT
 from flow_agent.launchers.lines import Lines
-from flow_agent.model import LogLine
+from flow_agent.model import MORE_CALLS, LogLine
 
 LONGEST_LINE = 65536
 """Bytes; a longer line is cut into pieces of this size, at the same places however often it is read."""
@@ -24,6 +24,8 @@ FATAL_GOES_ON = ("Current thread ", "Thread ", "  File ", "  ...", "Extension mo
 """How lines of what faulthandler writes begin, after the first one; some are empty."""
 FATAL_LINES = 5
 """Lines of it that are kept, which say where it was; there may be a hundred more."""
+FATAL_MOST = 100
+"""Calls that faulthandler tells, the last ones first."""
 
 
 class SpoolReader:
@@ -131,7 +133,9 @@ class SpoolReader:
             self._fatal = FATAL_LINES
         elif self._fatal is not None and (not text or text.startswith(FATAL_GOES_ON)):
             self._fatal -= bool(text)
-            if not text or self._fatal < 0:
+            if self._fatal == FATAL_LINES - 1 - FATAL_MOST and text:  # one line says which thread it was
+                text = MORE_CALLS
+            elif not text or self._fatal < 0:
                 return
         else:
             self._fatal = None

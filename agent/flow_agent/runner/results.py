@@ -39,13 +39,16 @@ def is_json(value: Any) -> bool:
 
 
 def save(value: Any, folder: str) -> dict[str, Any]:
-    """Write ``value`` into ``folder``; ``{"format": "json" | "pickle", "size": bytes}``.
+    """Write ``value`` into ``folder``; ``{"format": "json" | "pickle", "size": bytes}``. A None is not worth a file: it
+    is ``{"inline": None}``.
 
     On a full disk it waits for room, WAIT_FOR seconds at most: what took hours to compute is not thrown away for
     that. While it waits it takes no room itself, or the queue on the same disk could not go on.
 
     Raises whatever cloudpickle or the disk raise.
     """
+    if value is None:
+        return {"inline": None}
     until = time.monotonic() + WAIT_FOR
     while True:
         try:
@@ -57,6 +60,12 @@ def save(value: Any, folder: str) -> dict[str, Any]:
         logging.getLogger("flow_agent").warning("no room on the disk for the return value; waiting for some")
         while _free(folder) < took + ROOM and time.monotonic() < until:
             time.sleep(0.25)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def _discard(folder: str) -> int:
@@ -83,10 +92,11 @@ def _written(value: Any, folder: str) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError):
         text = None
     if text is not None and is_json(value):
+        data = text.encode("utf-8", "surrogatepass")
         path = os.path.join(folder, JSON_FILE)  # pathlib costs a cold start some milliseconds
-        with open(path, "w", encoding="utf-8", errors="surrogatepass") as file:
-            file.write(text)
-        return {"format": "json", "size": os.stat(path).st_size}
+        with open(path, "wb", buffering=0) as file:
+            _write(file.fileno(), data)
+        return {"format": "json", "size": len(data)}
     import cloudpickle  # most results do not need it
 
     path = os.path.join(folder, PICKLE_FILE)
