@@ -72,7 +72,7 @@ def agent_started(agent: AgentInfo, queue: str) -> None:
 
 def probes_listen(address: str) -> None:
     """Whoever asks at that address is answered."""
-    _log.info("probes.listen", address=address, paths="/livez /readyz /metrics")
+    _log.info("probes.listen", address=address, paths="/livez /readyz /metrics /waiting")
 
 
 def server_started(url: str, *, tokens: bool) -> None:

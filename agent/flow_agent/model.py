@@ -78,6 +78,10 @@ PROMOTED_AT_ONCE = 1_000
 """Scheduled runs that one claim makes queued ones when they are due: each claim is one transaction, which keeps other
 writers waiting."""
 
+COUNTED = 10_000
+"""Queued runs that are counted of one requirement set. Who scales or warns by the number needs no larger one, and
+counting a million takes a tenth of a second of the queue's time, each time that somebody asks."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
@@ -302,11 +306,13 @@ class LogLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
-    """How many runs of one requirement set are queued."""
+    """How many runs of one requirement set are queued, and, in seconds since the epoch, ``since`` when the one of them
+    that was submitted first waits: since then, or since it became due."""
 
     labels: frozenset[str]
     launcher: str | None
     queued: int
+    since: float | None = None
 
 
 class Full(StrEnum):

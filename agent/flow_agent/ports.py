@@ -210,7 +210,8 @@ class Queue(Protocol):
         """Agents by name, the dead ones too as long as they are remembered (a day); see ``seen_at``."""
 
     async def waiting(self) -> list[Waiting]:
-        """Queued runs by requirement set; sets without any are left out."""
+        """Queued runs by requirement set, of each at most COUNTED: those that are claimed first. Sets without any are
+        left out. Its cost does not depend on how many more wait."""
 
     # Limits
 

@@ -78,7 +78,9 @@ async def fetch(
             partial(_fetched_here, storage, claim, root),
             partial(storage.lies_beside, registration, root),
         )
-        return await retry.fetching(means.fetch, here, on_wait)
+        found = await retry.fetching(means.fetch, here, on_wait)
+        means.cache.on_fetch("disk")
+        return found
     folder = await anyio.to_thread.run_sync(_folder, claim, root)
     call = partial(means.cache.fetch, storage, registration, folder, secrets)
     return folder, await retry.fetching(means.fetch, call, on_wait)

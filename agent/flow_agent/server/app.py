@@ -14,7 +14,9 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from flow_agent import events, wire
+from flow_agent.backlog import Backlog
 from flow_agent.errors import FlowAgentError
+from flow_agent.server.probes import add_probes
 from flow_agent.server.service import Service
 from flow_agent.version import __version__
 
@@ -58,8 +60,9 @@ class _Route(APIRoute):
         return handler
 
 
-def made(service: Service) -> FastAPI:
-    """The application that answers by ``service``. It checks nobody: the gate in front of it does."""
+def made(service: Service, backlog: Backlog) -> FastAPI:
+    """The application that answers by ``service``, and tells of ``backlog``. It checks nobody: the gate in front of it
+    does."""
     app = FastAPI(
         title="flow-agent",
         version=__version__,
@@ -81,14 +84,10 @@ def made(service: Service) -> FastAPI:
             responses=_REFUSALS,
             dependencies=[Security(_BEARER)],
         )
-    app.add_api_route("/livez", _alive, methods=["GET"], operation_id="livez", summary="The server answers")
+    add_probes(app, backlog, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _foreign)
     return app
-
-
-async def _alive() -> dict[str, str]:
-    return {"status": "ok", "version": __version__}
 
 
 def _endpoint(call: Callable[..., Awaitable[Any]], verb: wire.Verb) -> Callable[..., Awaitable[Response]]:
@@ -96,7 +95,7 @@ def _endpoint(call: Callable[..., Awaitable[Any]], verb: wire.Verb) -> Callable[
         try:
             answer = await call(asked, request.state.caller)
         except Exception as error:  # noqa: BLE001 - each becomes an answer, and what is no mistake of theirs is logged
-            return _answered(request, wire.Refusal, refusal := _refusal(error), wire.ERRORS[refusal.error][1])
+            return _refused(request, error)
         return _answered(request, verb.answer, answer)
 
     # FastAPI reads from the signature what the body is.
@@ -114,6 +113,10 @@ def _answered(request: Request, kind: Any, value: Any, status: int = 200) -> Res
     if len(body) >= PACKED_FROM and "gzip" in request.headers.get("accept-encoding", ""):
         body, headers = gzip.compress(body, 1), {"content-encoding": "gzip"}
     return Response(body, status, headers, media_type="application/json")
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    return _answered(request, wire.Refusal, refusal := _refusal(error), wire.ERRORS[refusal.error][1])
 
 
 def _refusal(error: Exception) -> wire.Refusal:

@@ -13,6 +13,7 @@ import anyio
 from flow_agent import wire
 from flow_agent.errors import FlowAgentError
 from flow_agent.server.callers import Caller
+from flow_agent.server.probes import WAITING
 from flow_agent.server.tokens import Token, Tokens
 
 Message = MutableMapping[str, Any]
@@ -66,6 +67,8 @@ class Gate:
             if verb is not None and scope["path"].startswith(wire.PREFIX) and scope["method"] == "POST":
                 scope.setdefault("state", {})["caller"] = self._caller(scope, verb)
                 receive = _again(await self._body(scope, receive), receive)
+            elif scope["type"] == "http" and scope["path"] == WAITING:
+                self._caller(scope, wire.VERBS["waiting"])
             await self._app(scope, receive, bounded_send)
         except Refused as refused:
             if not begun:

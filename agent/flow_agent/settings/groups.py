@@ -274,8 +274,8 @@ class ProbesSettings(Group):
 
     listen: Annotated[str, Option(("--probes",), "ADDRESS")] = Field(
         default="",
-        description="HOST:PORT at which `/livez`, `/readyz` and `/metrics` are answered by HTTP; default: nowhere."
-        " Anybody who reaches it may ask.",
+        description="HOST:PORT at which `/livez`, `/readyz`, `/metrics` and `/waiting` are answered by HTTP; default:"
+        " nowhere. Anybody who reaches it may ask.",
     )
 
 

@@ -81,6 +81,14 @@ annotations:
 {{ ternary "https" "http" (ne .Values.server.tlsSecret "") }}://{{ include "flow-agent.fullname" . }}-server.{{ include "flow-agent.namespace" . }}:{{ .Values.server.service.port }}
 {{- end }}
 
+{{/* What an agent of this release would take, as the server is asked for it. */}}
+{{- define "flow-agent.waitingQuery" -}}
+{{- $words := list }}
+{{- range (.Values.config.agent).launchers }}{{ $words = append $words (printf "launcher=%s" (urlquery .)) }}{{ end }}
+{{- range (.Values.config.agent).labels }}{{ $words = append $words (printf "label=%s" (urlquery .)) }}{{ end }}
+{{- with $words }}?{{ join "&" . }}{{ end }}
+{{- end }}
+
 {{- define "flow-agent.checks" -}}
 {{- $queue := default "" .Values.config.queue }}
 {{- if regexMatch "//[^/@]*:[^/@]*@" $queue }}
@@ -98,6 +106,9 @@ annotations:
 {{- end }}
 {{- if and .Values.ingress.enabled (not .Values.server.enabled) }}
 {{- fail "ingress.enabled leads to the server, which server.enabled leaves out: set both" }}
+{{- end }}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) }}
+{{- fail "ingress.hosts is empty: name the hosts that lead to the server" }}
 {{- end }}
 {{- if and .Values.autoscaling.enabled (eq (int .Values.autoscaling.minReplicas) 0) (or (eq .Values.autoscaling.kind "hpa") (not (or .Values.server.enabled .Values.autoscaling.url))) }}
 {{- fail "autoscaling.minReplicas is 0: that needs KEDA, and a server of this release or autoscaling.url to ask while there are no agents" }}
