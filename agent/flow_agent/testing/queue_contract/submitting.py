@@ -226,5 +226,5 @@ class Submitting:
     async def test_waiting_counts_no_more_than_it_has_to(self, queue: Queue):
         await queue.register([registration()])
         for number in range(0, COUNTED + 1, 5_000):
-            await queue.submit([Submission(flow="etl")] * min(5_000, COUNTED + 1 - number))
+            await queue.submit([Submission(flow="add")] * min(5_000, COUNTED + 1 - number))
         assert [w.queued for w in await queue.waiting()] == [COUNTED]
