@@ -74,7 +74,8 @@ def waits_for(sight: Sight) -> tuple[str, bool]:
     if sight.pod is None:
         return "the Job has no pod yet", False
     status = sight.pod.get("status") or {}
-    scheduled: Mapping[str, Any] = next((c for c in status.get("conditions") or () if c.get("type") == "PodScheduled"), {})
+    conditions = status.get("conditions") or ()
+    scheduled: Mapping[str, Any] = next((each for each in conditions if each.get("type") == "PodScheduled"), {})
     if scheduled.get("status") == "False":
         return _words(scheduled, "it is not scheduled"), False
     for each in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
