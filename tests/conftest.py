@@ -16,6 +16,7 @@ from servers.gcs import gcs_bucket, gcs_server  # noqa: F401 - fixtures
 from servers.git_hosts import git_hosts, work, work_template  # noqa: F401 - fixtures
 from servers.git_servers import git_http, git_ssh  # noqa: F401 - fixtures
 from servers.internet import internet  # noqa: F401 - fixture
+from servers.kubernetes_api import kubernetes  # noqa: F401 - fixture
 from servers.postgres import postgres_server, postgres_url  # noqa: F401 - fixtures
 from servers.registry import private_registry, registry  # noqa: F401 - fixtures
 from servers.s3 import bucket, rclone_server, s3_server  # noqa: F401 - fixtures

@@ -355,6 +355,9 @@ class LaunchSpec:
     For launchers of containers: ``image`` is the one that run config or storage name, ``container`` what else the run
     config says, ``registry`` the value of the secret for the image's registry by its name. ``env`` then has nothing
     of the agent's own environment.
+
+    For launchers whose attempts prepare themselves where they run: ``registration`` is the run's, with the secrets that
+    the attempt gets; ``folder`` and ``payload`` are empty, and ``env`` has only what the settings give to all runs.
     """
 
     run_id: str
@@ -380,6 +383,7 @@ class LaunchSpec:
     container: Mapping[str, Json] = field(default_factory=dict)
     registry: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout: float | None = None
+    registration: Registration | None = None
 
 
 MORE_CALLS = "  ..."
@@ -396,6 +400,8 @@ class Ending:
     nobody saw the end. ``at`` is when it came, if that is known: seconds since the epoch, by the clock of where it
     ran. ``memory`` is what shows that memory ran out, ``cpu`` that CPU time did. ``ended_by`` is ``stop``,
     ``deadline``, ``timeout`` or ``memory`` if we ended it, ``keeper`` if somebody else had its keeper end.
+    ``stored`` is ``{"result": ...}``, as ``Run.result``, where the attempt has put its return value away itself, and
+    ``revision`` what it has fetched itself.
     """
 
     code: int | None = None
@@ -408,3 +414,5 @@ class Ending:
     memory: str | None = None
     cpu: str | None = None
     ended_by: str | None = None
+    stored: Mapping[str, Json] | None = None
+    revision: str | None = None

@@ -393,7 +393,10 @@ class Launcher(Protocol):
         """Let user code run. Repeating it does nothing."""
 
     async def extend(self, ref: str, deadline: float) -> None:
-        """Nothing of the attempt may run after ``deadline`` (``time.monotonic()``); moves the earlier one."""
+        """Nothing of the attempt may run after ``deadline`` (``time.monotonic()``); moves the earlier one.
+
+        Where there is a scope, an attempt outlives its lease, and another agent goes on with it.
+        """
 
     async def wait(self, ref: str, sink: Sink, *, attempt: int, after: int = 0) -> Ending:
         """Hand what the attempt writes to ``sink`` as it comes, lines of seq <= ``after`` left out; return when
@@ -410,3 +413,12 @@ class Launcher(Protocol):
 
     async def remove(self, ref: str) -> None:
         """Delete what is left of an ended attempt; everything of it is safe elsewhere. Repeating it does nothing."""
+
+
+@runtime_checkable
+class RemoteLauncher(Launcher, Protocol):
+    """One whose attempts prepare themselves where they run: they fetch their flow, hold its time limit, and put its
+    return value away. They have a scope, and go on without this agent."""
+
+    def hand_over(self, ref: str) -> None:
+        """Forget the attempt, which another agent goes on with; nothing of it is ended."""

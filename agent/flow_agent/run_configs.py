@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from flow_agent import container_options as options
+from flow_agent import kubernetes_options
 from flow_agent.checks import credential_like, secret_name, secret_names, texts
 
 
@@ -220,3 +221,63 @@ class DockerRun(RunConfig):
         given = {name: value for name in (*names, "registry_secret") if (value := getattr(self, name))}
         pulled = {} if self.pull_policy == "missing" else {"pull_policy": self.pull_policy}
         return {"image": self.image, **given, **pulled}
+
+
+class KubernetesRun(RunConfig):
+    """Runs in a Job of its own, in a container of ``image`` (its storage's, if that has one; that of the template, or
+    the agent's own choice, if None), which needs Python 3.11 or newer and what the flow imports.
+
+    ``job_template`` is a Job as a dict or as YAML, ``job_template_path`` a file with it, read where the flow is
+    registered; it is patched by what is said here, not replaced, and its container called ``flow`` (else its first) is
+    the one that runs the flow. ``cpu_request``, ``cpu_limit`` are ``"500m"`` or a number of cores, ``memory_request``,
+    ``memory_limit`` such as ``"512Mi"``; ``image_pull_policy`` is ``"Always"``, ``"IfNotPresent"`` or ``"Never"``;
+    ``node_selector``, ``tolerations`` and ``affinity`` are as a pod's spec has them. ``ttl``: seconds after its end
+    for which the cluster keeps a Job that no agent removes.
+
+    ``service_account_name``, ``namespace``, and what of a template could reach beyond the container (volumes but empty
+    ones, the host's network, privileges, Secrets of the cluster, ...) an agent refuses unless its setting
+    ``kubernetes.allow`` names them.
+    """
+
+    launcher = "kubernetes"
+
+    def __init__(
+        self,
+        *,
+        image: str | None = None,
+        env: Mapping[str, str | Secret] | None = None,
+        labels: Iterable[str] | None = None,
+        job_template: Mapping[str, Any] | str | None = None,
+        job_template_path: str | Path | None = None,
+        cpu_request: float | str | None = None,
+        cpu_limit: float | str | None = None,
+        memory_request: int | str | None = None,
+        memory_limit: int | str | None = None,
+        service_account_name: str | None = None,
+        image_pull_secrets: Iterable[str] | None = None,
+        image_pull_policy: str | None = None,
+        node_selector: Mapping[str, str] | None = None,
+        tolerations: Iterable[Mapping[str, Any]] | None = None,
+        affinity: Mapping[str, Any] | None = None,
+        namespace: str | None = None,
+        ttl: int | None = None,
+    ) -> None:
+        super().__init__(env=env, labels=labels)
+        checked = kubernetes_options
+        self.image = options.image_name(image, what="KubernetesRun: image")
+        self.job_template = checked.template(job_template, job_template_path)
+        self.cpu_request = checked.quantity(cpu_request, "cpu_request")
+        self.cpu_limit = checked.quantity(cpu_limit, "cpu_limit")
+        self.memory_request = checked.quantity(memory_request, "memory_request")
+        self.memory_limit = checked.quantity(memory_limit, "memory_limit")
+        self.service_account_name = checked.name(service_account_name, "service_account_name")
+        self.image_pull_secrets = checked.names(image_pull_secrets, "image_pull_secrets")
+        self.image_pull_policy = checked.pull_policy(image_pull_policy)
+        self.node_selector = checked.selector(node_selector)
+        self.tolerations, self.affinity = checked.tolerations(tolerations), checked.affinity(affinity)
+        self.namespace, self.ttl = checked.name(namespace, "namespace"), checked.ttl(ttl)
+
+    def _options(self) -> dict[str, Any]:
+        shared = {*RunConfig().__dict__, "image"}
+        given = {name: value for name, value in vars(self).items() if name not in shared}
+        return {"image": self.image, **{name: value for name, value in given.items() if value not in (None, {}, [])}}
