@@ -101,7 +101,9 @@ async def _begin(hold: Hold, launcher: Launcher, tools: Tools, log: RunLog, phas
         # As long as it is parked it runs no code of the user, and may wait for a queue that is away.
         parked = anyio.current_time() + tools.leases.claimed + PARKED
         if isinstance(launcher, RemoteLauncher):
-            launch, revision = await remote_spec(claim, deadline=parked, means=tools.means, tell=log.tell)
+            launch, revision = await remote_spec(
+                claim, deadline=parked, means=tools.means, tell=log.tell, secrets_too=launcher.takes_secrets
+            )
         else:
             folder, fetched = await fetch(claim, tools.spool, tools.means, on_wait)
             phases.ended("fetch")

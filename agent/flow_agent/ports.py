@@ -420,5 +420,8 @@ class RemoteLauncher(Launcher, Protocol):
     """One whose attempts prepare themselves where they run: they fetch their flow, hold its time limit, and put its
     return value away. They have a scope, and go on without this agent."""
 
+    takes_secrets: bool
+    """Whether attempts are handed the values of their secrets; if not, they find them where they run."""
+
     def hand_over(self, ref: str) -> None:
         """Forget the attempt, which another agent goes on with; nothing of it is ended."""

@@ -156,10 +156,10 @@ async def spec(
 
 
 async def remote_spec(
-    claim: Claim, *, deadline: float, means: Means, tell: Told
+    claim: Claim, *, deadline: float, means: Means, tell: Told, secrets_too: bool = True
 ) -> tuple[LaunchSpec, str | None]:
     """What a launcher needs to know of an attempt that prepares itself where it runs; and the revision, where that is
-    known without fetching: of a flow in an image.
+    known without fetching: of a flow in an image. Without ``secrets_too`` it finds its secrets there by itself.
 
     Raises SecretNotFound, SecretUnavailable. LaunchError: no other machine can reach the flow.
     """
@@ -174,9 +174,10 @@ async def remote_spec(
     fetched = None
     if registration.kind == "image" or registration.storage["type"] == "Docker":
         fetched = await storage.fetch(registration, Path(), resolver)  # names the image, and nothing else
-    secrets = {name: await resolver.get(name) for name in registration.secrets}
     for_registries = _registry_secrets(registration)
-    given = {name: value for name, value in secrets.items() if name not in for_registries}
+    names = tuple(name for name in registration.secrets if name not in for_registries)
+    secrets = {name: await resolver.get(name) for name in registration.secrets} if secrets_too else {}
+    given = {name: value for name, value in secrets.items() if name in names}
     config, stored_in = registration.run_config, None if fetched is None else str(fetched.payload["image"])
     if config.get("image") and stored_in:
         why = f"the flow lies in the image {stored_in}"
@@ -200,7 +201,7 @@ async def remote_spec(
         container={**config, **({} if fetched is None else _pulled(fetched))},
         registry=next(({name: secrets[name]} for name in for_registries if name in secrets), {}),
         timeout=registration.timeout,
-        registration=replace(registration, secrets=tuple(given)),
+        registration=replace(registration, secrets=names),
     )
     return spec, None if fetched is None else fetched.revision
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from flow_agent import container_options as options
-from flow_agent import kubernetes_options
+from flow_agent import ecs_options, kubernetes_options
 from flow_agent.checks import credential_like, secret_name, secret_names, texts
 
 
@@ -276,6 +276,62 @@ class KubernetesRun(RunConfig):
         self.node_selector = checked.selector(node_selector)
         self.tolerations, self.affinity = checked.tolerations(tolerations), checked.affinity(affinity)
         self.namespace, self.ttl = checked.name(namespace, "namespace"), checked.ttl(ttl)
+
+    def _options(self) -> dict[str, Any]:
+        shared = {*RunConfig().__dict__, "image"}
+        given = {name: value for name, value in vars(self).items() if name not in shared}
+        return {"image": self.image, **{name: value for name, value in given.items() if value not in (None, {}, [])}}
+
+
+class ECSRun(RunConfig):
+    """Runs in a task of ECS, in a container of ``image`` (its storage's, if that has one; that of the task definition,
+    or the agent's own choice, if None), which has flow-agent in it.
+
+    ``cpu`` is in units (1024 are one core), ``memory`` in MiB, or text such as ``"0.5 vCPU"`` and ``"2 GB"``.
+    ``task_definition`` is one as a dict or as JSON, ``task_definition_path`` a file with it, read where the flow is
+    registered; it is patched by what is said here, and its container called ``flow`` (else its first) runs the flow.
+    ``task_definition_arn`` names one that is there already. ``launch_type`` is ``"FARGATE"`` or ``"EC2"``; ``network``
+    has ``subnets``, ``security_groups`` and ``assign_public_ip``; ``run_task_kwargs`` are arguments of boto3's
+    ``run_task``.
+
+    ``task_role_arn``, ``execution_role_arn``, ``task_definition_arn``, ``cluster``, ``network``, ``run_task_kwargs``,
+    and what of a task definition could reach beyond the container, an agent refuses unless its setting ``ecs.allow``
+    names them. Secrets must be known to the agent by their ARNs (``ecs.secrets``).
+    """
+
+    launcher = "ecs"
+
+    def __init__(
+        self,
+        *,
+        image: str | None = None,
+        env: Mapping[str, str | Secret] | None = None,
+        labels: Iterable[str] | None = None,
+        cpu: int | str | None = None,
+        memory: int | str | None = None,
+        task_definition: Mapping[str, Any] | str | None = None,
+        task_definition_path: str | Path | None = None,
+        task_definition_arn: str | None = None,
+        task_role_arn: str | None = None,
+        execution_role_arn: str | None = None,
+        cluster: str | None = None,
+        launch_type: str | None = None,
+        network: Mapping[str, Any] | None = None,
+        run_task_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(env=env, labels=labels)
+        self.image = options.image_name(image, what="ECSRun: image")
+        self.cpu, self.memory = ecs_options.amount(cpu, "cpu"), ecs_options.amount(memory, "memory")
+        named = ecs_options.arn(task_definition_arn, "task_definition_arn", "ecs")
+        self.task_definition = ecs_options.definition(task_definition, task_definition_path, named)
+        self.task_definition_arn = named
+        self.task_role_arn = ecs_options.arn(task_role_arn, "task_role_arn", "iam")
+        self.execution_role_arn = ecs_options.arn(execution_role_arn, "execution_role_arn", "iam")
+        self.cluster, self.launch_type = ecs_options.cluster(cluster), ecs_options.launch_type(launch_type)
+        self.network = ecs_options.network(network)
+        self.run_task_kwargs = ecs_options.plain(run_task_kwargs, "run_task_kwargs")
+        if named and image:
+            raise ValueError("ECSRun: image cannot be changed in the task definition that task_definition_arn names")
 
     def _options(self) -> dict[str, Any]:
         shared = {*RunConfig().__dict__, "image"}

@@ -46,6 +46,9 @@ def _options(settings: Settings, launcher: str) -> dict[str, Any]:
     if launcher == "kubernetes":
         patience = {"fetch_for": settings.fetch.release_for, "write_for": settings.result.seconds}
         return settings.kubernetes.model_dump() | patience
+    if launcher == "ecs":
+        patience = {"fetch_for": settings.fetch.release_for, "write_for": settings.result.seconds}
+        return settings.ecs.model_dump() | patience
     return {}
 
 

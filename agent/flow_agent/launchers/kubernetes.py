@@ -45,6 +45,7 @@ class KubernetesLauncher:
     """Gives each attempt a Job of its own. ``pending``: seconds that a pod may take until its container runs."""
 
     name = "kubernetes"
+    takes_secrets = True
 
     def __init__(
         self, cluster: Cluster, tasks: anyio.abc.TaskGroup, wishes: jobs.Wishes, *, keep: str, pending: float

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from flow_agent.settings.groups import Group
-from flow_agent.settings.kinds import Option, Seconds, Words
+from flow_agent.settings.kinds import Option, Pairs, Seconds, Words
 
 
 class DockerSettings(Group):
@@ -86,4 +86,57 @@ class KubernetesSettings(Group):
         default=604_800,
         ge=0,
         description="Seconds after its end for which the cluster keeps a Job that no agent removes.",
+    )
+
+
+class ECSSettings(Group):
+    """How attempts are started in tasks of ECS, and what they may ask of it."""
+
+    region: Annotated[str, Option(metavar="REGION")] = Field(
+        default="", description="Region of the tasks; default: what boto3 finds (`AWS_DEFAULT_REGION`, the profile)."
+    )
+    endpoint: Annotated[str, Option(metavar="URL")] = Field(
+        default="", description="Another address of the services, as of an endpoint in a VPC; default: AWS's own."
+    )
+    cluster: Annotated[str, Option(metavar="NAME")] = Field(
+        default="default", min_length=1, description="Cluster of the tasks of runs that name none."
+    )
+    launch_type: Literal["FARGATE", "EC2"] = Field(
+        default="FARGATE", description="What runs the tasks of runs that do not say."
+    )
+    image: Annotated[str, Option(metavar="IMAGE")] = Field(
+        default="", description="Image of runs that name none; it has flow-agent in it."
+    )
+    cpu: Annotated[int, Option(metavar="UNITS")] = Field(
+        default=256, ge=128, description="CPU units of runs that do not say; 1024 are one core."
+    )
+    memory: Annotated[int, Option(metavar="MIB")] = Field(
+        default=512, ge=32, description="MiB of memory of runs that do not say."
+    )
+    subnets: Annotated[Words, Option(metavar="ID")] = Field(
+        default=(), description="Subnets of the tasks; Fargate needs one."
+    )
+    security_groups: Annotated[Words, Option(metavar="ID")] = Field(
+        default=(), description="Security groups of the tasks; default: that of the VPC."
+    )
+    public_ip: bool = Field(default=False, description="Whether tasks get a public address.")
+    task_role: Annotated[str, Option(metavar="ARN")] = Field(
+        default="", description="Role of the flows in tasks, whose identity they fetch with; default: none."
+    )
+    execution_role: Annotated[str, Option(metavar="ARN")] = Field(
+        default="", description="Role with which ECS pulls images, reads secrets and writes logs; default: none."
+    )
+    log_group: Annotated[str, Option(metavar="NAME")] = Field(
+        default="", description="Log group of CloudWatch that tasks write to and agents read; default: nothing is kept."
+    )
+    secrets: Annotated[Pairs, Option(metavar="NAME=ARN")] = Field(
+        default={}, description="ARNs, of Secrets Manager or of SSM, of the secrets that runs may declare."
+    )
+    allow: Annotated[Words, Option(("--ecs-allow",), "WHAT")] = Field(
+        default=(),
+        description="What runs may have: task_role, execution_role, task_definition, task_definition_arn, cluster,"
+        " network, run_task_kwargs, each also with one value, as `cluster:reports`; default: nothing.",
+    )
+    pending: Seconds = Field(
+        default=900.0, description="Seconds that a task may wait for capacity, its image and its start."
     )
