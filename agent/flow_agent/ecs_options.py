@@ -128,9 +128,7 @@ def definition(given: Mapping[str, Any] | str | None, path: str | Path | None, n
     Raises TypeError, ValueError: it is none, holds a credential, or is too large. OSError: the file cannot be read.
     """
     if sum(each is not None for each in (given, path, named)) > 1:
-        raise ValueError(
-            f"{_KIND}: expected only one of task_definition, task_definition_path and task_definition_arn"
-        )
+        raise ValueError(f"{_KIND}: expected only one of task_definition, task_definition_path and task_definition_arn")
     what = "task_definition" if path is None else f"task_definition_path {str(path)!r}"
     if path is not None:
         given = Path(path).expanduser().read_text(encoding="utf-8")

@@ -158,7 +158,13 @@ class CloudError(EngineError):
     """
 
     def __init__(
-        self, message: str, *, transient: bool, code: str = "", retry_after: float | None = None, hint: str | None = None
+        self,
+        message: str,
+        *,
+        transient: bool,
+        code: str = "",
+        retry_after: float | None = None,
+        hint: str | None = None,
     ) -> None:
         super().__init__(message, transient=transient, hint=hint)
         self.code, self.retry_after = code, retry_after

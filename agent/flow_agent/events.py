@@ -264,6 +264,11 @@ def cluster_refuses(what: str, wait: float, error: BaseException) -> None:
     _log.error("cluster.refuses", about=what, retry_in_s=round(wait, 2), error=str(error), hint=hint)
 
 
+def cloud_waits(what: str, wait: float, error: BaseException) -> None:
+    """A service of AWS had no answer, or no room, and is asked again."""
+    _log.warning("cloud.waits", about=what, retry_in_s=round(wait, 2), error=str(error))
+
+
 def lines_lost(ref: str, count: int) -> None:
     """Lines of a pod's output are gone: its node rotated them away before they could be read."""
     _log.warning("cluster.lines_lost", ref=ref, lines=count)

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +27,18 @@ from flow_agent.brought import install, is_brought
 from flow_agent.cache import Cache
 from flow_agent.errors import FlowAgentError, RunError, sentence
 from flow_agent.hold import Hold
+from flow_agent.inside_orders import Own, left_in_store
 from flow_agent.init import become_init
-from flow_agent.launchers.handed import FAILED, Mark, Orders, end_message, log_message, termination_message
+from flow_agent.launchers.handed import (
+    FAILED,
+    WORDLESS,
+    Mark,
+    Orders,
+    end_message,
+    log_message,
+    termination_message,
+    unpacked,
+)
 from flow_agent.launchers.linux import hide_memory
 from flow_agent.launchers.process import ProcessLauncher, open_launcher
 from flow_agent.model import Claim, Ending, LaunchSpec, LogLine, Outcome, Reason, Registration, Run, State
@@ -59,16 +69,6 @@ class Handed:
     async def get(self, name: str) -> str | None:
         """See :meth:`flow_agent.ports.SecretProvider.get`."""
         return self._secrets.get(name)
-
-
-class Own:
-    """The container's environment, as its pod has it."""
-
-    where = "environment of the container"
-
-    async def get(self, name: str) -> str | None:
-        """See :meth:`flow_agent.ports.SecretProvider.get`."""
-        return os.environ.get(name)
 
 
 class Voice:
@@ -166,6 +166,8 @@ async def _attempt(orders: Orders, home: Path, voice: Voice, asked: anyio.Event,
         await launcher.remove(ref)
     if ending.signal is not None:
         return 128 + ending.signal
+    if ending.code == 0 and not (ending.receipt or {}).get("ok"):
+        return WORDLESS
     return ending.code if ending.code is not None else 1
 
 
@@ -245,10 +247,23 @@ def begin(path: Path, last_words: Path | None) -> int:
     """Take the orders in the file ``path`` and carry them out; the exit code."""
     become_init()
     hide_memory()  # it holds the secrets of the run
+    return _carried_out(str(path), lambda: path.read_text(encoding="utf-8"), last_words)
+
+
+def begin_with_variable(name: str) -> int:
+    """Take the orders in the environment variable ``name``, or where these say they are, and carry them out; the exit
+    code."""
+    become_init()
+    hide_memory()
+    return _carried_out(f"the variable {name}", lambda: left_in_store(unpacked(os.environ[name])), None)
+
+
+def _carried_out(where: str, read: Callable[[], str], last_words: Path | None) -> int:
     try:
-        orders = Orders.of(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        print(f"flow-agent: {path} holds no orders: {type(error).__name__}", file=sys.stderr)  # noqa: T201
+        orders = Orders.of(read())
+    except (FlowAgentError, OSError, ValueError, KeyError, TypeError) as error:
+        said = known.text(sentence(error)) if isinstance(error, FlowAgentError) else type(error).__name__
+        print(f"flow-agent: {where} holds no orders: {said}", file=sys.stderr)  # noqa: T201
         return FAILED
     home = Path(os.environ.get("FLOW_AGENT_HOME") or "/tmp/flow-agent")  # noqa: S108 - of the container
     return anyio.run(run, orders, home, Voice(orders.nonce, last_words))

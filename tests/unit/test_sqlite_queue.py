@@ -740,7 +740,6 @@ HOT = [
     "last_seq",
     "newest_registration",
     "next_due",
-    "waiting",
 ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from flow_agent.brought import install
-from flow_agent.inside import begin
+from flow_agent.inside import begin, begin_with_variable
 
 
 @click.command()
@@ -16,7 +16,8 @@ from flow_agent.inside import begin
 @click.option(
     "--install", "target", type=click.Path(path_type=Path), metavar="FOLDER", help="Copy this program there instead."
 )
-def inside(orders: Path | None, last_words: Path | None, target: Path | None) -> int:
+@click.option("--variable", metavar="NAME", help="The environment variable that holds the orders, in place of a file.")
+def inside(orders: Path | None, last_words: Path | None, target: Path | None, variable: str | None) -> int:
     """Prepare and run one attempt here, as the file ORDERS says; agents start this in containers.
 
     \b
@@ -25,6 +26,8 @@ def inside(orders: Path | None, last_words: Path | None, target: Path | None) ->
     if target is not None:
         install(target)
         return 0
+    if variable is not None:
+        return begin_with_variable(variable)
     if orders is None:
         raise click.UsageError("expected a file with orders, or --install FOLDER")
     return begin(orders, last_words)

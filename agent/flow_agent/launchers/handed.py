@@ -7,14 +7,18 @@ so a line that is read twice is known, and one that is missing too. All else in 
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flow_agent.model import Ending, LaunchSpec, LogLine, Registration
 
+WORDLESS = 124
+"""The exit code of a flow's own 0 that is no success: whoever sees only the code must not take it for one."""
 FAILED = 125
 """The exit code that says that the flow never began."""
 LONGEST_TOLD = 4_000
@@ -53,6 +57,22 @@ class Orders:
         return cls(**{**values, "registration": Registration.from_json(found["registration"])})
 
 
+def packed(text: str) -> str:
+    """``text`` as a variable can hold it, where each byte counts."""
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
+def unpacked(text: str) -> str:
+    """What ``packed`` was given.
+
+    Raises ValueError: it is no such text.
+    """
+    try:
+        return zlib.decompress(base64.b64decode(text, validate=True)).decode()
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+
+
 def orders_of(spec: LaunchSpec, nonce: str, *, fetch_for: float, write_for: float) -> Orders:
     """The orders of ``spec``, which has a registration."""
     assert spec.registration is not None
@@ -84,6 +104,10 @@ class Mark:
         """The next line."""
         self._number += 1
         return f"{self._begin}{self._number} {json.dumps(message)}\n".encode()
+
+    def is_torn(self, line: bytes) -> bool:
+        """Whether ``line`` begins as one of ours and is not whole."""
+        return line.startswith(self._begin.encode()) and self.read(line) is None
 
     def read(self, line: bytes) -> tuple[int, dict[str, Any]] | None:
         """The number and the message of a line; None: it is not of ours, or torn."""
