@@ -27,8 +27,8 @@ from flow_agent.brought import install, is_brought
 from flow_agent.cache import Cache
 from flow_agent.errors import FlowAgentError, RunError, sentence
 from flow_agent.hold import Hold
-from flow_agent.inside_orders import Own, left_in_store
 from flow_agent.init import become_init
+from flow_agent.inside_orders import Own, left_in_store
 from flow_agent.launchers.handed import (
     FAILED,
     WORDLESS,

@@ -170,7 +170,7 @@ async def test_no_room_in_time_is_told_with_the_words_of_ecs(ecs: Ecs) -> None:
 async def test_what_ecs_refuses_is_told_at_once(ecs: Ecs, attempts: Attempts) -> None:
     ecs.faults["RunTask"] = [(400, "AccessDeniedException", "User is not authorized to perform: ecs:RunTask")]
     attempt = await attempts(flows.prints_and_returns)
-    with pytest.raises(LaunchError, match="it was refused: .*not authorized") as caught:
+    with pytest.raises(LaunchError, match=r"it was refused: .*not authorized") as caught:
         await attempt.end()
     assert "iam:PassRole" in (caught.value.hint or "")
 
@@ -335,7 +335,7 @@ async def test_secrets_are_arns_and_one_without_is_refused(ecs: Ecs) -> None:
 async def test_what_reaches_beyond_the_container_is_refused_unless_named(
     ecs: Ecs, attempts: Attempts, asked: dict[str, Any], wish: str
 ) -> None:
-    with pytest.raises(LaunchError, match="ecs.allow of this agent does not name that") as caught:
+    with pytest.raises(LaunchError, match=r"ecs\.allow of this agent does not name that") as caught:
         await attempts(flows.prints_and_returns, go=False, **asked)
     assert caught.value.reason is Reason.NOT_ALLOWED
     assert f"asks for {wish}" in str(caught.value)
