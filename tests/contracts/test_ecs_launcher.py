@@ -92,6 +92,7 @@ async def attempts_of(ecs: Ecs, **options: Any) -> AsyncIterator[Attempts]:
         "cluster": "flows",
         "image": "flow-agent:test",
         "log_group": GROUP,
+        "subnets": (ecs.subnet(),),
         "secrets": {f"S{number}": f"{ARN}S{number}" for number in range(3)},
         "fetch_for": 10.0,
         **options,

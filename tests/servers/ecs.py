@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -96,6 +97,16 @@ class Ecs:
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.loads(answer.read() or b"{}")
+
+    def subnet(self) -> str:
+        """One of the account."""
+        sign = f"AWS4-HMAC-SHA256 Credential={KEYS['AWS_ACCESS_KEY_ID']}/20260101/{REGION}/ec2/aws4_request"
+        headers = {"Authorization": f"{sign}, SignedHeaders=host, Signature=0"}
+        request = urllib.request.Request(self.moto, b"Action=DescribeSubnets&Version=2016-11-15", headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            found = re.search(r"<subnetId>(subnet-\w+)</subnetId>", answer.read().decode())
+        assert found is not None
+        return found[1]
 
     def start(self, request: dict[str, Any], answer: dict[str, Any]) -> None:
         """Let the program of the task run."""

@@ -73,6 +73,8 @@ def definition(spec: LaunchSpec, wishes: Wishes, region: str) -> dict[str, Any]:
     made["containerDefinitions"] = [_flow(flow, spec, wishes, region), *others]
     made["cpu"] = str(asked.get("cpu") or made.get("cpu") or wishes.cpu)
     made["memory"] = str(asked.get("memory") or made.get("memory") or wishes.memory)
+    if not others:  # on EC2 the limit of the container is what holds it
+        made["containerDefinitions"][0] = {"memory": int(made["memory"]), **made["containerDefinitions"][0]}
     made["requiresCompatibilities"] = [kind]
     if kind == "FARGATE":
         made["networkMode"] = "awsvpc"
