@@ -34,8 +34,7 @@ class Control:
         return [
             pod
             for (kind, _, _), pod in self.store.objects.items()
-            if kind == "pods"
-            and any(owner["uid"] == uid for owner in pod["metadata"].get("ownerReferences") or ())
+            if kind == "pods" and any(owner["uid"] == uid for owner in pod["metadata"].get("ownerReferences") or ())
         ]
 
     def _see_to(self, job: Object) -> None:

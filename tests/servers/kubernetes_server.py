@@ -66,13 +66,9 @@ class Api:
             case "WATCH":
                 version = int(query.get("resourceVersion") or 0)
                 self.store.check_version(version)
-                return StreamingResponse(
-                    self._watch(kind, namespace, version, query), media_type="application/json"
-                )
+                return StreamingResponse(self._watch(kind, namespace, version, query), media_type="application/json")
             case "GET" if name is None:
-                found = self.store.list(
-                    kind, namespace, query.get("labelSelector", ""), query.get("fieldSelector", "")
-                )
+                found = self.store.list(kind, namespace, query.get("labelSelector", ""), query.get("fieldSelector", ""))
                 start, limit = int(query.get("continue") or 0), int(query.get("limit") or 10_000)
                 metadata: dict[str, Any] = {"resourceVersion": str(self.store.version)}
                 if start + limit < len(found):
