@@ -148,9 +148,7 @@ def template(given: Mapping[str, Any] | str | None, path: str | Path | None) -> 
         raise TypeError(f"{_KIND}: {what} is no table, expected a Job as a dict, as YAML, or in a file")
     found = _plain(given, what)
     if found.get("kind", "Job") != "Job" or found.get("apiVersion", "batch/v1") != "batch/v1":
-        raise ValueError(
-            f"{_KIND}: {what} is a {found.get('apiVersion')} {found.get('kind')}, expected a batch/v1 Job"
-        )
+        raise ValueError(f"{_KIND}: {what} is a {found.get('apiVersion')} {found.get('kind')}, expected a batch/v1 Job")
     _check_shape(found, what)
     text = json.dumps(found)
     if len(text) > LARGEST_TEMPLATE:

@@ -153,9 +153,7 @@ async def spec(
     )
 
 
-async def remote_spec(
-    claim: Claim, *, deadline: float, means: Means, tell: Told
-) -> tuple[LaunchSpec, str | None]:
+async def remote_spec(claim: Claim, *, deadline: float, means: Means, tell: Told) -> tuple[LaunchSpec, str | None]:
     """What a launcher needs to know of an attempt that prepares itself where it runs; and the revision, where that is
     known without fetching: of a flow in an image.
 

@@ -102,7 +102,10 @@ def main() -> int:
     ):
         os.environ |= {"FLOW_AGENT_DOCKER__URL": engine.url, "FLOW_AGENT_DOCKER__IMAGE": IMAGE}
         version = subprocess.run(
-            [DOCKER, "--host", engine.url, "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True
+            [DOCKER, "--host", engine.url, "version", "--format", "{{.Server.Version}}"],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
         with harness.new_home(FLOWS) as home, harness.agent(home, "--launcher", "docker", "--limit", str(AT_ONCE)):
             theirs, runs, calls = in_turns(engine)

@@ -268,7 +268,7 @@ async def test_one_that_was_stopped_does_not_go_again(kubernetes: Kubernetes) ->
         with anyio.fail_after(30):
             ending = await second.launcher.wait(attempt.ref, attempt.sink, attempt=1, after=1)
         assert ending.ended_by == "stop"
-        assert kubernetes.objects("pods") == []
+        await until(lambda: kubernetes.objects("pods") == [])
         second.refs.append(attempt.ref)
 
 

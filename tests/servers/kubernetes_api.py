@@ -1,8 +1,8 @@
 """A stand-in of the API of a Kubernetes cluster, for tests; its pods run as processes of this machine.
 
 It shows what the launcher relies on: selectors, versions and watches (410, bookmarks, time limits), 409 and 422, what
-is deleted with what, suspended Jobs, pods, their output, and faults. The contract of the launcher is also tested against
-a real cluster (``FLOW_AGENT_TEST_KUBECONFIG``), so that it cannot drift from one.
+is deleted with what, suspended Jobs, pods, their output, and faults. The contract of the launcher is also tested
+against a real cluster (``FLOW_AGENT_TEST_KUBECONFIG``), so that it cannot drift from one.
 """
 
 from __future__ import annotations

@@ -184,11 +184,11 @@ class Api:
             case "/_quota":
                 self.control.quota = body
             case "/_cut":
-                self._abort()
+                asyncio.get_running_loop().call_later(0.1, self._abort)
             case "/_forget":
                 self.store.forget()
             case "/_die":
-                asyncio.get_running_loop().call_soon(lambda: self.kubelet.spawn(self._die(body)))
+                asyncio.get_running_loop().call_later(0.1, lambda: self.kubelet.spawn(self._die(body)))
             case "/_calls":
                 return JSONResponse(dict(self.calls))
             case "/_objects":
