@@ -15,6 +15,7 @@ pytestmark = pytest.mark.timeout(240)
 
 FLOWS = """
 import time
+from pathlib import Path
 from flow_agent import Flow, current_run
 from flow_agent.run_configs import KubernetesRun, Secret
 from flow_agent.storages import Module
@@ -28,11 +29,13 @@ def adds(a: int, b: int = 1) -> int:
     return a + b
 
 
-def counts(to: int) -> str:
-    for i in range(to):
-        print(f"line {i}")
-        time.sleep(0.2)
-    return "counted"
+def counts(end: str) -> int:
+    n = 0
+    while not Path(end).exists():
+        print(f"line {n}")
+        n += 1
+        time.sleep(0.1)
+    return n
 
 
 def fails() -> None:
@@ -63,6 +66,14 @@ def start(cli: Cli, name: str, *arguments: str):
     return cli.start("--launcher", "kubernetes", "--name", name, "--poll", "0.5", *arguments)
 
 
+def counted(cli: Cli, run: str) -> None:
+    """Let the run end: it has written each line once, and each line is there."""
+    (cli.folder / "end").touch()
+    cli.until(lambda: cli.state(run) == "succeeded", 120)
+    lines = [line.split()[-1] for line in cli("logs", run).splitlines() if " line " in f" {line}"]
+    assert lines == [str(i) for i in range(cli.json("result", run))]
+
+
 def test_a_flow_runs_in_a_pod_from_submit_to_result(cli: Cli, cluster: Kubernetes) -> None:
     start(cli, "one", "--limit", "4")
     (run,) = cli.submit("adds", "-p", "a=41")
@@ -84,15 +95,14 @@ def test_a_flow_that_fails_is_tried_again_in_another_job(cli: Cli, cluster: Kube
 
 def test_a_drain_hands_runs_over_and_another_agent_goes_on(cli: Cli, cluster: Kubernetes) -> None:
     first = start(cli, "one")
-    (run,) = cli.submit("counts", "-p", "to=40")
+    (run,) = cli.submit("counts", "-p", f"end={cli.folder}/end")
     cli.until(lambda: "line 3" in cli("logs", run), 90)
     first.send_signal(signal.SIGTERM)
-    assert first.wait(20) == 0  # it does not wait for the flow
+    assert first.wait(30) == 0  # it does not wait for the flow
     assert cli.state(run) == "running"
     start(cli, "two")
-    cli.until(lambda: cli.state(run) == "succeeded", 120)
-    lines = [line for line in cli("logs", run).splitlines() if "line " in line]
-    assert [line.split()[-1] for line in lines] == [str(i) for i in range(40)]
+    cli.until(lambda: cli.show(run)["agent"] == "two", 60)
+    counted(cli, run)
     shown = cli.show(run)
     assert (shown["attempt"], shown["agent"]) == (1, "two")
 
@@ -100,32 +110,31 @@ def test_a_drain_hands_runs_over_and_another_agent_goes_on(cli: Cli, cluster: Ku
 def test_a_live_agent_takes_over_what_a_drained_one_handed_over(cli: Cli, cluster: Kubernetes) -> None:
     cli.env["FLOW_AGENT_LEASE__HEARTBEAT"] = "1"
     first = start(cli, "one")
-    (run,) = cli.submit("counts", "-p", "to=40")
+    (run,) = cli.submit("counts", "-p", f"end={cli.folder}/end")
     cli.until(lambda: "line 3" in cli("logs", run), 90)
     start(cli, "two")
     cli.until(lambda: len(cli.json("agents")) == 2)
     first.send_signal(signal.SIGTERM)
-    assert first.wait(20) == 0
-    cli.until(lambda: cli.show(run)["agent"] == "two", 20)
-    cli.until(lambda: cli.state(run) == "succeeded", 120)
+    assert first.wait(30) == 0
+    cli.until(lambda: cli.show(run)["agent"] == "two", 60)
+    counted(cli, run)
 
 
 def test_an_agent_that_was_killed_has_a_successor_that_goes_on(cli: Cli, cluster: Kubernetes) -> None:
     first = start(cli, "one")
-    (run,) = cli.submit("counts", "-p", "to=30")
+    (run,) = cli.submit("counts", "-p", f"end={cli.folder}/end")
     cli.until(lambda: "line 3" in cli("logs", run), 90)
     first.kill()
     first.wait()
     start(cli, "one")
-    cli.until(lambda: cli.state(run) == "succeeded", 120)
-    lines = [line for line in cli("logs", run).splitlines() if "line " in line]
-    assert len(lines) == 30
+    cli.until(lambda: "run.adopted" in cli.log(), 60)
+    counted(cli, run)
     assert cli.show(run)["attempt"] == 1
 
 
 def test_a_run_that_is_cancelled_leaves_no_pod(cli: Cli, cluster: Kubernetes) -> None:
     start(cli, "one", "--grace", "1")
-    (run,) = cli.submit("counts", "-p", "to=1000")
+    (run,) = cli.submit("counts", "-p", f"end={cli.folder}/end")
     cli.until(lambda: "line 1" in cli("logs", run), 90)
     cli("cancel", run)
     cli.until(lambda: cli.state(run) == "cancelled", 60)
