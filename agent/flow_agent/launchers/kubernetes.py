@@ -159,7 +159,9 @@ class KubernetesLauncher:
             with anyio.move_on_after(until - anyio.current_time() if held.went else None) as scope:
                 await changed.wait()
             if scope.cancelled_caught and not held.stopped:
-                raise ends.not_started(sight, self._pending, await self._jobs.complaints(held))
+                blind = self._jobs.watch(held.namespace).refusal
+                said = str(blind) if blind is not None else await self._jobs.complaints(held)
+                raise ends.not_started(sight, self._pending, said)
         return True
 
     async def _read(self, held: Held, log: PodLog, sink: Sink, *, follow: bool) -> None:
