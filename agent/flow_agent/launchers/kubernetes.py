@@ -248,7 +248,9 @@ class KubernetesLauncher:
         """Delete the Job, unless it is to be kept, and in any case its Secret."""
         held = self._jobs.forget(ref)
         if held is not None:
-            stays = held.went and (self._keep == "always" or (self._keep == "failed" and held.failed))
+            wanted = self._keep == "always" or (self._keep == "failed" and held.failed)
+            # One that was stopped has no pod left to look at, and never finishes, so no ttl would remove it.
+            stays = wanted and held.went and not held.stopped
             await self._remains.remove(ref, stays=stays)
 
     def hand_over(self, ref: str) -> None:
