@@ -17,7 +17,7 @@ from flow_agent.launchers import kubernetes_watch
 from flow_agent.model import Reason
 from flow_agent.testing import launcher_contract as flows
 from jobs import Jobs, jobs
-from servers.kubernetes_api import Kubernetes
+from servers.kubernetes_api import Kubernetes, secure_kubernetes
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
 
@@ -254,6 +254,14 @@ async def test_a_program_of_the_kubeconfig_gives_the_token(kubernetes: Kubernete
         assert asked.read_text() == "x"
         kubernetes.tell("tokens", ["better"])
         assert (await (await attempts.scripted("Quick")).end()).code == 0
+
+
+async def test_a_cluster_that_knows_its_clients_by_certificates_is_served(tmp_path: Path) -> None:
+    with secure_kubernetes(tmp_path / "secure") as kubeconfig:
+        async with jobs(kubeconfig) as attempts:
+            attempt = await attempts.scripted("Quick")
+            assert (await attempt.end()).code == 0
+            assert attempts.launcher.scope.endswith("/flows")
 
 
 # Going on with what another agent began

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import ssl
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -241,9 +242,17 @@ def _labels(given: Any) -> list[dict[str, str]]:
     return [(each.get("metadata") or {}).get("labels") or {} for each in (given, template)]
 
 
-async def main(port: int) -> None:
+async def main(port: int, certificate: str = "", key: str = "") -> None:
+    """With a certificate by TLS, and only for clients that show one that it has signed, which is itself."""
     api = Api()
-    config = uvicorn.Config(api, host="127.0.0.1", port=port, lifespan="off", log_level="warning", access_log=False)
+    tls: dict[str, Any] = {}
+    if certificate:
+        api.tokens = {""}
+        tls = {"ssl_certfile": certificate, "ssl_keyfile": key, "ssl_ca_certs": certificate}
+        tls["ssl_cert_reqs"] = ssl.CERT_REQUIRED
+    config = uvicorn.Config(
+        api, host="127.0.0.1", port=port, lifespan="off", log_level="warning", access_log=False, **tls
+    )
     api.server = uvicorn.Server(config)
     control = asyncio.create_task(api.control.run())
     try:
@@ -254,4 +263,4 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))
