@@ -1,4 +1,4 @@
-"""Attempts of the Kubernetes launcher for the tests of it: a launcher on a cluster, and functions that its image has."""
+"""Attempts of the Kubernetes launcher for the tests of it: a launcher on a cluster, and flows that its image has."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import anyio
 
 from flow_agent.launchers.kubernetes import KubernetesLauncher, open_launcher
 from flow_agent.model import LaunchSpec, Registration
+from flow_agent.testing import launcher_contract as flows
 from flow_agent.testing.launcher_contract import Launched
 from servers.kubernetes_api import Kubernetes
 
@@ -83,11 +84,7 @@ class Jobs:
         """An attempt whose pod does as a script of the stand-in says."""
         template = {"metadata": {"labels": {"flow-agent-test/script": script}}}
         container = {"job_template": template, **options.pop("container", {})}
-        return await self(nothing, container=container, **options)
-
-
-def nothing() -> None:
-    """A flow that is never run."""
+        return await self(flows.prints_and_returns, container=container, **options)
 
 
 @asynccontextmanager

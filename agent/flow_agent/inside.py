@@ -25,7 +25,7 @@ import anyio.to_thread
 from flow_agent import plugins
 from flow_agent.brought import install, is_brought
 from flow_agent.cache import Cache
-from flow_agent.errors import FlowAgentError, RunError, sentence
+from flow_agent.errors import FlowAgentError, RunError, first_of_ours, sentence
 from flow_agent.hold import Hold
 from flow_agent.init import become_init
 from flow_agent.inside_orders import Own, left_in_store
@@ -120,19 +120,21 @@ async def run(orders: Orders, home: Path, voice: Voice) -> int:
         try:
             async with clients():
                 code = await _attempt(orders, home, voice, asked, group)
-        except RunError as error:
-            await voice.end(_failure(error.reason, known.text(sentence(error))))
-        except (FlowAgentError, OSError) as error:
-            await voice.end(_failure(Reason.LAUNCH_FAILED, known.text(sentence(error))))
         except Exception as error:  # noqa: BLE001 - whatever it is, it has to be told
-            text = f"a fault in what prepares the flow: {known.text(repr(error))}"
-            await voice.end(_failure(Reason.AGENT_ERROR, text))
+            await voice.end(_failure(error))
         group.cancel_scope.cancel()
     return code
 
 
-def _failure(reason: Reason, detail: str) -> dict[str, Any]:
-    return {"failed": {"reason": reason.value, "detail": detail[:4_000]}}
+def _failure(error: Exception) -> dict[str, Any]:
+    """Why the flow never began; task groups wrap what ends them."""
+    found = (first_of_ours(error) if isinstance(error, BaseExceptionGroup) else None) or error
+    reason, detail = Reason.AGENT_ERROR, f"a fault in what prepares the flow: {error!r}"
+    if isinstance(found, RunError):
+        reason, detail = found.reason, sentence(found)
+    elif isinstance(found, FlowAgentError | OSError):
+        reason, detail = Reason.LAUNCH_FAILED, sentence(found)
+    return {"failed": {"reason": reason.value, "detail": known.text(detail)[:4_000]}}
 
 
 async def _hear(asked: anyio.Event, *, task_status: anyio.abc.TaskStatus[None]) -> None:

@@ -1,12 +1,14 @@
 """A stand-in of the API of a Kubernetes cluster, for tests; its pods run as processes of this machine.
 
-It shows what the launcher relies on: selectors, versions and watches (410, bookmarks, time limits), 409 and 422, what is
-deleted with what, suspended Jobs, pods, their output, and faults. The contract of the launcher is also tested against a
-real cluster (``FLOW_AGENT_TEST_KUBECONFIG``), so that it cannot drift from one.
+It shows what the launcher relies on: selectors, versions and watches (410, bookmarks, time limits), 409 and 422, what
+is deleted with what, suspended Jobs, pods, their output, and faults. The contract of the launcher is also tested
+against a real cluster (``FLOW_AGENT_TEST_KUBECONFIG``), so that it cannot drift from one.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +21,7 @@ import httpx
 import pytest
 
 from servers.process import free_port, running
+from servers.secret_services import certificate
 
 TOKEN = "good"
 TESTS = Path(__file__).parents[1]
@@ -32,13 +35,14 @@ class Kubernetes:
         self.kubeconfig = folder / "kubeconfig"
         self.write_kubeconfig({"token": TOKEN})
 
-    def write_kubeconfig(self, user: dict[str, Any]) -> None:
+    def write_kubeconfig(self, user: dict[str, Any], authority: str = "") -> None:
+        cluster = {"server": self.url, **({"certificate-authority-data": authority} if authority else {})}
         config = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "stand-in",
             "contexts": [{"name": "stand-in", "context": {"cluster": "here", "user": "me", "namespace": "flows"}}],
-            "clusters": [{"name": "here", "cluster": {"server": self.url}}],
+            "clusters": [{"name": "here", "cluster": cluster}],
             "users": [{"name": "me", "user": user}],
         }
         self.kubeconfig.write_text(json.dumps(config))
@@ -74,6 +78,24 @@ class Kubernetes:
                 if b"servers.kubernetes_server" in words and port.encode() in words:
                     return int(entry.name)
         raise AssertionError("the stand-in does not run")
+
+
+@contextlib.contextmanager
+def secure_kubernetes(folder: Path) -> Iterator[Path]:
+    """A kubeconfig for a cluster that knows its clients by their certificates."""
+    folder.mkdir()
+    chain, key = certificate(folder, "localhost")
+    port = free_port()
+    command = [sys.executable, "-W", "ignore", "-m", "servers.kubernetes_server", str(port), str(chain), str(key)]
+    with running(command, port, folder / "server.log", {"PYTHONPATH": str(TESTS)}):
+        stand_in = Kubernetes(f"https://localhost:{port}", folder)
+        shown = {"client-certificate-data": _encoded(chain), "client-key": str(key)}
+        stand_in.write_kubeconfig(shown, authority=_encoded(chain))
+        yield stand_in.kubeconfig
+
+
+def _encoded(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
 
 
 @pytest.fixture

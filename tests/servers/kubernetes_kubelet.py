@@ -221,8 +221,12 @@ class Kubelet:
 
 def _below(pid: int) -> list[int]:
     """The processes that ``pid`` has started, and theirs: the container ends as one."""
-    found = []
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+    found: list[int] = []
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it has ended meanwhile
+        return found
+    for child in children:
         found += [int(child), *_below(int(child))]
     return found
 

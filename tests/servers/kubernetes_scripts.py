@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from servers.kubernetes_control import Control
 
 
-async def play(script: str, pod: Object, control: Control, kubelet: Kubelet) -> None:
+async def play(script: str, pod: Object, control: Control, kubelet: Kubelet) -> None:  # noqa: C901 - cases
     """Let ``pod`` look as ``script`` says."""
 
     def say(**status: Any) -> None:

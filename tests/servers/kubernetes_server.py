@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import ssl
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -184,11 +185,11 @@ class Api:
             case "/_quota":
                 self.control.quota = body
             case "/_cut":
-                self._abort()
+                asyncio.get_running_loop().call_later(0.1, self._abort)
             case "/_forget":
                 self.store.forget()
             case "/_die":
-                asyncio.get_running_loop().call_soon(lambda: self.kubelet.spawn(self._die(body)))
+                asyncio.get_running_loop().call_later(0.1, lambda: self.kubelet.spawn(self._die(body)))
             case "/_calls":
                 return JSONResponse(dict(self.calls))
             case "/_objects":
@@ -241,9 +242,17 @@ def _labels(given: Any) -> list[dict[str, str]]:
     return [(each.get("metadata") or {}).get("labels") or {} for each in (given, template)]
 
 
-async def main(port: int) -> None:
+async def main(port: int, certificate: str = "", key: str = "") -> None:
+    """With a certificate by TLS, and only for clients that show one that it has signed, which is itself."""
     api = Api()
-    config = uvicorn.Config(api, host="127.0.0.1", port=port, lifespan="off", log_level="warning", access_log=False)
+    tls: dict[str, Any] = {}
+    if certificate:
+        api.tokens = {""}
+        tls = {"ssl_certfile": certificate, "ssl_keyfile": key, "ssl_ca_certs": certificate}
+        tls["ssl_cert_reqs"] = ssl.CERT_REQUIRED
+    config = uvicorn.Config(
+        api, host="127.0.0.1", port=port, lifespan="off", log_level="warning", access_log=False, **tls
+    )
     api.server = uvicorn.Server(config)
     control = asyncio.create_task(api.control.run())
     try:
@@ -254,4 +263,4 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))

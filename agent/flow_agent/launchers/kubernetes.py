@@ -160,7 +160,9 @@ class KubernetesLauncher:
             with anyio.move_on_after(until - anyio.current_time() if held.went else None) as scope:
                 await changed.wait()
             if scope.cancelled_caught and not held.stopped:
-                raise ends.not_started(sight, self._pending, await self._jobs.complaints(held))
+                blind = self._jobs.watch(held.namespace).refusal
+                said = str(blind) if blind is not None else await self._jobs.complaints(held)
+                raise ends.not_started(sight, self._pending, said)
         return True
 
     async def _read(self, held: Held, log: PodLog, sink: Sink, *, follow: bool) -> None:
@@ -247,7 +249,9 @@ class KubernetesLauncher:
         """Delete the Job, unless it is to be kept, and in any case its Secret."""
         held = self._jobs.forget(ref)
         if held is not None:
-            stays = held.went and (self._keep == "always" or (self._keep == "failed" and held.failed))
+            wanted = self._keep == "always" or (self._keep == "failed" and held.failed)
+            # One that was stopped has no pod left to look at, and never finishes, so no ttl would remove it.
+            stays = wanted and held.went and not held.stopped
             await self._remains.remove(ref, stays=stays)
 
     def hand_over(self, ref: str) -> None:

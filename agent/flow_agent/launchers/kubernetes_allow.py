@@ -91,7 +91,7 @@ def _of_template(job: Mapping[str, Any], namespace: str, account: str) -> Iterat
 
 def _container(container: Mapping[str, Any]) -> Iterator[Wish]:
     yield from _beyond(container, _CONTAINER, "containers.")
-    if any(isinstance(each, Mapping) and each.get("valueFrom") for each in container.get("env") or ()):
+    if any(not isinstance(each, Mapping) or "valueFrom" in each for each in container.get("env") or ()):
         yield "job_template", "containers.env.valueFrom"
     if container.get("envFrom"):
         yield "job_template", "containers.envFrom"

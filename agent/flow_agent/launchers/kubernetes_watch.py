@@ -63,9 +63,8 @@ class Sight:
 class Watch:
     """Of the namespace ``namespace``; ``sights`` are by the names of Jobs, others are nobody's business here."""
 
-    def __init__(self, cluster: Cluster, namespace: str, *, watch_for: float = WATCH_FOR, late: float = LATE) -> None:
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
         self._cluster, self._namespace = cluster, namespace
-        self._watch_for, self._late = max(1, int(watch_for)), late
         self.sights: dict[str, Sight] = {}
         self.shaken = anyio.Event()
         """Set, and replaced, when a watch was cut off: whoever follows something else there should look, too."""
@@ -133,9 +132,9 @@ class Watch:
             "watch": "1",
             "resourceVersion": version,
             "allowWatchBookmarks": "true",
-            "timeoutSeconds": self._watch_for,
+            "timeoutSeconds": WATCH_FOR,
         }
-        quiet = self._watch_for + self._late
+        quiet = WATCH_FOR + LATE
         async with self._cluster.lines(self._path(kind), f"watching {kind}", query=query, quiet=quiet) as pieces:
             async for event in _events(pieces):
                 version = self._take(kind, event) or version

@@ -74,6 +74,13 @@ def sleeps(seconds: float = 60.0) -> None:
     time.sleep(seconds)
 
 
+def counts(to: int = 10, pause: float = 0.1) -> None:
+    """A flow that writes now and then."""
+    for i in range(to):
+        print(f"line {i}")
+        time.sleep(pause)
+
+
 def raises() -> None:
     """A flow that fails."""
     raise ValueError("on purpose")
