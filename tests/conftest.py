@@ -12,10 +12,12 @@ from disks import disk  # noqa: F401 - fixture
 from servers.azure import azure_server, container  # noqa: F401 - fixtures
 from servers.docker_engine import docker_engine, docker_engine_server  # noqa: F401 - fixtures
 from servers.dropbox import dropbox, secure_dropbox  # noqa: F401 - fixtures
+from servers.ecs import ecs, moto_server  # noqa: F401 - fixtures
 from servers.gcs import gcs_bucket, gcs_server  # noqa: F401 - fixtures
 from servers.git_hosts import git_hosts, work, work_template  # noqa: F401 - fixtures
 from servers.git_servers import git_http, git_ssh  # noqa: F401 - fixtures
 from servers.internet import internet  # noqa: F401 - fixture
+from servers.kubernetes_api import kubernetes  # noqa: F401 - fixture
 from servers.pgbouncer import pooled_url  # noqa: F401 - fixture
 from servers.postgres import postgres_server, postgres_url  # noqa: F401 - fixtures
 from servers.registry import private_registry, registry  # noqa: F401 - fixtures

@@ -5,10 +5,10 @@
     services ── signals      first: drain; second: end what runs
              ├─ listener     the queue's poke, or the poll, wakes the two below
              ├─ leases       extends all leases in one call; ends what it says was cancelled or lost
-             └─ claiming     free slots -> claim -> one task per run (``execute``)
+             └─ claiming     free slots -> takeover, claim -> one task per run (``execute``)
 
 Nothing of a run depends on this process staying alive; what a drained agent leaves is as after a kill -9, only that
-there is nothing left.
+nothing is left, or that it was handed over.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from flow_agent.execute import Tools, execute
 from flow_agent.health import Contact, Health, watched
 from flow_agent.hold import Hold, Pace, answered, leased
 from flow_agent.model import AgentInfo, Claim, Reason, Verdict
+from flow_agent.takeover import Takeover, Won
 from flow_agent.unserved import watch_unserved
 
 FASTEST_EXTEND = 0.2
@@ -55,6 +56,7 @@ class Agent:
         self.health = health or Health(tools.now)
         self.health.on_back = lambda: self._extend_now.set()  # noqa: PLW0108 - that event is replaced
         self._tools = replace(tools, queue=watched(tools.queue, self.health))
+        self._takeover = Takeover(info, self._tools, pace.heartbeat)
         self._holds: dict[int, Hold] = {}
         """By identity: an agent that lost a run and claims it again holds it twice for a while."""
         self.health.runs, self.health.slots = self._holds.__len__, info.limit
@@ -86,7 +88,7 @@ class Agent:
             if signals:
                 await services.start(self._signals, name="signals")
             with contextlib.suppress(_DrainedEarly):
-                adopted, before = await self._adopt()
+                adopted = await self._adopt()
                 services.start_soon(self.health.watch, name="health")
                 services.start_soon(self._listen, name="listener")
                 services.start_soon(self._keep_leases, name="leases")
@@ -94,7 +96,7 @@ class Agent:
                 self.health.begins()
                 ready()
                 async with anyio.create_task_group() as runs:
-                    for claim in adopted:
+                    for claim, before in adopted:
                         self._start(runs, claim, before)
                     await self._claiming(runs)
             services.cancel_scope.cancel()
@@ -105,6 +107,8 @@ class Agent:
             self._draining = True
             self.health.drains()
             events.agent_draining(len(self._holds))
+            for hold in self._holds.values():
+                hold.hand_over()
         elif not self._forced:
             self._forced = True
             events.agent_stopping(len(self._holds))
@@ -188,32 +192,18 @@ class Agent:
 
     # Runs
 
-    async def _adopt(self) -> tuple[list[Claim], float]:
-        """What an earlier life of this agent left: its attempts go on, its unstarted claims are given back.
-
-        With the time before the request that won them.
-        """
-        queue, limit, request = self._tools.queue, self._info.limit, uuid.uuid4().hex
+    async def _adopt(self) -> Won:
+        """What an earlier life of this agent left, and what nobody watches."""
         try:
-            await answered("announce", lambda: queue.announce(self._info), lambda: self._draining)
-            claims, before = await leased(
-                "take_over",
-                lambda: queue.take_over(self._info, limit, request),
-                self._tools.leases.running,
-                lambda: self._draining,
-            )
-            self._contact.made()
+            won = await self._takeover.at_start(lambda: self._draining)
         except QueueUnavailable:
             raise _DrainedEarly from None
-        refs = {claim.ref for claim in claims if claim.ref}  # their folders lie side by side, whoever's they are
-        for launcher in self._tools.launchers.values():
-            await launcher.adopt(refs)
-        for claim in claims:
-            events.run_adopted(claim)
-        return claims, before
+        self._contact.made()
+        return won
 
     def _start(self, runs: anyio.abc.TaskGroup, claim: Claim, before: float) -> None:
         hold = Hold(claim, before + claim.lease, tasks=runs, freed=self._change)
+        hold.handing_over = self._draining
         self._holds[id(hold)] = hold
         runs.start_soon(self._run, hold, name=f"run {claim.run.id}")
 
@@ -233,6 +223,9 @@ class Agent:
         while not self._draining:
             changed = self._changed
             free = self._info.limit - sum(not hold.over for hold in self._holds.values())
+            for claim, before in (taken := await self._takeover.later(free, lambda: self._draining)):
+                self._start(runs, claim, before)
+            free -= len(taken)
             claims = await self._claim(free) if free > 0 else []
             for claim, before in claims:
                 events.run_claimed(claim)
@@ -242,7 +235,7 @@ class Agent:
             await changed.wait()  # what was submitted since the claim has set it
         await self._wait_for_the_rest(runs)
 
-    async def _claim(self, free: int) -> list[tuple[Claim, float]]:
+    async def _claim(self, free: int) -> Won:
         """Win up to ``free`` runs, each with the time before the request. A lost reply is asked for again."""
         request = uuid.uuid4().hex
 

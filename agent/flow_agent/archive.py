@@ -35,6 +35,8 @@ PARTS = (
     "checks.py",
     "run_configs.py",
     "container_options.py",
+    "ecs_options.py",
+    "kubernetes_options.py",
     "environments.py",
     "home.py",
     "redact.py",

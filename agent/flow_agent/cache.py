@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,8 @@ class _Key:
     waiting: int = 0
     fresh: float = -1.0
     failed: tuple[float, RunError] | None = None
+    sources: dict[Path, str] = field(default_factory=dict)
+    """Where those who asked the storage have it from, by the folder they put it in."""
 
 
 class Cache:
@@ -38,6 +41,14 @@ class Cache:
         self._folder, self._limit = folder, limit
         self._keys: dict[str, _Key] = {}
         self._kept = CacheFolder(folder, limit)
+        self.limit = limit
+        self.on_fetch: Callable[[str], None] = lambda _: None
+        """Told of each fetch where its payload came from: ``storage``; ``cache``, without asking the storage, or with
+        others who had asked; ``unchanged``, from the cache after asking; ``disk`` of this machine; ``failed``."""
+
+    def size(self) -> float:
+        """Bytes that it holds, as far as is known; not a number before the first one is kept."""
+        return self._kept.size()
 
     # Fetching
 
@@ -49,8 +60,20 @@ class Cache:
 
         Raises FetchError, VerificationError, SecretNotFound, SecretUnavailable. OSError: ``into`` cannot be written.
         """
+        try:
+            found, source = await self._fetch(storage, registration, into, secrets)
+        except (RunError, OSError):
+            self.on_fetch("failed")
+            raise
+        self.on_fetch(source)
+        return found
+
+    async def _fetch(
+        self, storage: Storage, registration: Registration, into: Path, secrets: SecretResolver
+    ) -> tuple[Fetched, str]:
+        """As ``fetch``, with where it came from."""
         if not storage.remote or not self._limit:
-            return await _straight(storage, registration, into, secrets)
+            return await _straight(storage, registration, into, secrets), "storage"
         name = key_of(registration)
         key = self._keys.setdefault(name, _Key())
         asked = anyio.current_time()
@@ -63,14 +86,15 @@ class Cache:
             if not key.waiting:
                 self._keys.pop(name, None)
         if entry is None:
-            return await _straight(storage, registration, into, secrets)
+            return await _straight(storage, registration, into, secrets), "storage"
         if isinstance(entry, Fetched):
-            return entry
+            return entry, "storage"
         try:
-            return await anyio.to_thread.run_sync(self._kept.take, entry, into)
+            found = await anyio.to_thread.run_sync(self._kept.take, entry, into)
         except Damaged:
             # Another process made room, or the disk lost something: the storage still has it.
-            return await _straight(storage, registration, into, secrets)
+            return await _straight(storage, registration, into, secrets), "storage"
+        return found, key.sources.pop(into, "cache")
 
     async def _current(  # noqa: PLR0917 - what one fetch knows
         self,
@@ -116,6 +140,7 @@ class Cache:
                     await anyio.to_thread.run_sync(_move, staged, into)
                     return found
             key.fresh = began
+            key.sources[into] = "unchanged" if found is None else "storage"
             return entry
         finally:
             with anyio.CancelScope(shield=True), anyio.move_on_after(10):

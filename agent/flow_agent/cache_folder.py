@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import threading
@@ -69,6 +70,10 @@ class CacheFolder:
         self._size = self._kept = 0
         self._staging: Path | None = None
         self._lock_file: int | None = None
+
+    def size(self) -> float:
+        """Bytes of payloads, as this process knows them; not a number before it has kept one."""
+        return self._size if self._kept else math.nan
 
     def read(self, name: str) -> Entry | None:
         """The entry ``name`` of the index, now used; None: there is none, or its object is gone."""

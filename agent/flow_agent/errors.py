@@ -11,6 +11,8 @@
     ├── AgentRunning               another live agent holds this name
     ├── StoreError                 an object store refuses or does not answer; ``transient`` says which
     ├── EngineError                a Docker engine refuses or does not answer; ``transient`` says which
+    │   ├── ClusterError           the API server of a Kubernetes cluster does
+    │   └── CloudError             a service of AWS that runs tasks does
     ├── QueueError                 the queue refuses, lastingly
     │   ├── QueueUnavailable       no answer now; the same call may go through later
     │   ├── QueueTooNew            the database was written by a newer program
@@ -124,6 +126,48 @@ class EngineError(FlowAgentError):
         self.status = status
         self.missing = missing
         self.away = away
+
+
+class ClusterError(EngineError):
+    """The API server of a cluster refuses, or does not answer; never holds a secret.
+
+    ``reason`` is the server's own word for it (``AlreadyExists``), ``retry_after`` the seconds it asked us to wait.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        transient: bool,
+        status: int | None = None,
+        reason: str = "",
+        missing: bool = False,
+        away: bool = False,
+        retry_after: float | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, transient=transient, status=status, missing=missing, away=away, hint=hint)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class CloudError(EngineError):
+    """A service of AWS that runs tasks refuses, or does not answer; never holds a secret.
+
+    ``code`` is the service's own word for it (``ThrottlingException``).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        transient: bool,
+        code: str = "",
+        retry_after: float | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, transient=transient, hint=hint)
+        self.code, self.retry_after = code, retry_after
 
 
 class QueueError(FlowAgentError):

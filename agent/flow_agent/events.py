@@ -72,7 +72,7 @@ def agent_started(agent: AgentInfo, queue: str) -> None:
 
 def probes_listen(address: str) -> None:
     """Whoever asks at that address is answered."""
-    _log.info("probes.listen", address=address, paths="/livez /readyz /metrics")
+    _log.info("probes.listen", address=address, paths="/livez /readyz /metrics /waiting")
 
 
 def server_started(url: str, *, tokens: bool) -> None:
@@ -167,6 +167,11 @@ def run_released(claim: Claim, delay: float, detail: str) -> None:
     _log.info("run.released", **_ids(claim), retry_in_s=round(delay, 1), detail=detail)
 
 
+def run_handed_over(claim: Claim, ref: str) -> None:
+    """An attempt that goes on without us is another agent's to watch."""
+    _log.info("run.handed_over", **_ids(claim), ref=ref)
+
+
 def claim_lost(claim: Claim, detail: str) -> None:
     """The run is somebody else's, or ended without us; nothing more is written for it."""
     _log.warning("claim.lost", **_ids(claim), detail=detail)
@@ -256,6 +261,32 @@ def image_pulled(image: str, text: str) -> None:
 def container_left(ref: str, error: BaseException) -> None:
     """A container could not be removed; that is tried again."""
     _log.warning("container.left", ref=ref, error=str(error))
+
+
+def cluster_waits(what: str, wait: float, error: BaseException) -> None:
+    """An API server had no answer and is asked again."""
+    _log.warning("cluster.waits", about=what, retry_in_s=round(wait, 2), error=str(error))
+
+
+def cluster_refuses(what: str, wait: float, error: BaseException) -> None:
+    """An API server refuses something that the launcher cannot be without."""
+    hint = getattr(error, "hint", None)
+    _log.error("cluster.refuses", about=what, retry_in_s=round(wait, 2), error=str(error), hint=hint)
+
+
+def cloud_waits(what: str, wait: float, error: BaseException) -> None:
+    """A service of AWS had no answer, or no room, and is asked again."""
+    _log.warning("cloud.waits", about=what, retry_in_s=round(wait, 2), error=str(error))
+
+
+def lines_lost(ref: str, count: int) -> None:
+    """Lines of a pod's output are gone: its node rotated them away before they could be read."""
+    _log.warning("cluster.lines_lost", ref=ref, lines=count)
+
+
+def job_left(ref: str, error: BaseException) -> None:
+    """A Job could not be removed; that is tried again."""
+    _log.warning("job.left", ref=ref, error=str(error))
 
 
 def launcher_left_out(name: str, error: BaseException, hint: str | None, *, asked_for: bool) -> None:

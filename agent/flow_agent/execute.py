@@ -18,8 +18,8 @@ from flow_agent.errors import ClaimLost, RunError, sentence
 from flow_agent.hold import Hold, Phases, RunLog, answered, leased
 from flow_agent.judge import judge, retry_delay
 from flow_agent.model import Claim, Ending, LogLine, Outcome, Reason, State
-from flow_agent.ports import Launcher, Leases, Queue
-from flow_agent.prepare import Means, fetch, spec
+from flow_agent.ports import Launcher, Leases, Queue, RemoteLauncher
+from flow_agent.prepare import Means, fetch, remote_spec, spec
 from flow_agent.redact import known
 from flow_agent.result_store import with_result
 
@@ -50,6 +50,10 @@ class NotStarted(Exception):
     """The claim was ended before user code started."""
 
 
+class HandedOver(Exception):
+    """The attempt goes on, and another agent will watch it."""
+
+
 async def execute(hold: Hold, tools: Tools) -> None:
     """Work on a claim until it is finished, released or lost. Raises nothing but cancellation."""
     claim = hold.claim
@@ -64,14 +68,19 @@ async def execute(hold: Hold, tools: Tools) -> None:
         await _report(hold, outcome, tools, phases)
     except ClaimLost as lost:
         events.claim_lost(claim, str(lost))
-        await _clear(hold, launcher)
+        if hold.started and isinstance(launcher, RemoteLauncher):
+            launcher.hand_over(_ref(hold))  # who has the run now goes on with this very attempt
+        else:
+            await _clear(hold, launcher)
     except NotStarted:
         await _clear(hold, launcher)
         await _give_back(hold, tools)
+    except HandedOver:
+        await _hand_over(hold, launcher, tools)
     except Exception as error:  # noqa: BLE001 - a fault in one attempt must not end the others
-        await launcher.stop(_ref(claim), 0)  # before anybody is told that it has ended
+        await launcher.stop(_ref(hold), 0)  # before anybody is told that it has ended
         await _fail(hold, error, tools, log, phases)
-        await _remove(launcher, _ref(claim))
+        await _remove(launcher, _ref(hold))
     else:
         await _remove(launcher, ref)
 
@@ -89,12 +98,18 @@ async def _begin(hold: Hold, launcher: Launcher, tools: Tools, log: RunLog, phas
             events.fetch_waits(claim, number, wait, error)
             await log.tell("WARNING", f"{error}; try {number + 1} in {wait:.1f} s")
 
-        folder, fetched = await fetch(claim, tools.spool, tools.means, on_wait)
-        phases.ended("fetch")
         # As long as it is parked it runs no code of the user, and may wait for a queue that is away.
         parked = anyio.current_time() + tools.leases.claimed + PARKED
-        launch = await spec(claim, folder, fetched, deadline=parked, means=tools.means, tell=log.tell)
-        ref, revision = await launcher.create(launch), fetched.revision
+        if isinstance(launcher, RemoteLauncher):
+            launch, revision = await remote_spec(
+                claim, deadline=parked, means=tools.means, tell=log.tell, secrets_too=launcher.takes_secrets
+            )
+        else:
+            folder, fetched = await fetch(claim, tools.spool, tools.means, on_wait)
+            phases.ended("fetch")
+            launch = await spec(claim, folder, fetched, deadline=parked, means=tools.means, tell=log.tell)
+            revision = fetched.revision
+        ref = hold.ref = await launcher.create(launch)
         phases.ended("launch")
     if ref is None or hold.why is not None:
         raise NotStarted
@@ -165,16 +180,22 @@ async def _watch(hold: Hold, launcher: Launcher, ref: str, tools: Tools, log: Ru
     async def sink(lines: Sequence[LogLine]) -> None:
         await answered("append_logs", lambda: tools.queue.append_logs(claim, lines))
 
-    timeout = claim.registration.timeout
+    remote = isinstance(launcher, RemoteLauncher)
+    timeout = None if remote else claim.registration.timeout
     if timeout is not None and claim.ref is not None and claim.run.started_at is not None:
         timeout = max(0.0, timeout - (tools.now() - claim.run.started_at))
     ending: Ending | None = None
-    with hold.watched(lambda: launcher.stop(ref, tools.means.grace), timeout):
+    with hold.watched(lambda: launcher.stop(ref, tools.means.grace), timeout, outlives=bool(launcher.scope)):
         ending = await launcher.wait(ref, sink, attempt=claim.attempt, after=await told())
-    assert ending is not None
+    if ending is None:
+        raise HandedOver
+    if ending.revision is not None:
+        await log.tell("INFO", f"fetched {ending.revision}")
     if claim.ref is not None:
         hold.ended_at = ending.at
     outcome = judge(ending, hold.why, claim.registration.timeout)
+    if outcome.state is State.SUCCEEDED and ending.stored is not None:
+        return replace(outcome, result=ending.stored["result"])
     if outcome.state is State.SUCCEEDED:
         return await with_result(hold, outcome, ending, means=tools.means, tell=log.tell)
     return outcome
@@ -209,13 +230,22 @@ async def _finish(hold: Hold, outcome: Outcome, tools: Tools, phases: dict[str, 
 
 async def _clear(hold: Hold, launcher: Launcher) -> None:
     """End and remove what may be left of an attempt that is nobody's business any more."""
-    await launcher.stop(_ref(hold.claim), 0)
-    await _remove(launcher, _ref(hold.claim))
+    await launcher.stop(_ref(hold), 0)
+    await _remove(launcher, _ref(hold))
 
 
-def _ref(claim: Claim) -> str:
+async def _hand_over(hold: Hold, launcher: Launcher, tools: Tools) -> None:
+    """Give the attempt back as it is; what it writes is read on by whoever takes it over."""
+    claim, detail = hold.claim, "handed over: its agent stopped, and its attempt goes on"
+    if await _forgiving(claim, answered("release", lambda: tools.queue.release(claim, detail=detail))):
+        events.run_handed_over(claim, _ref(hold))
+    if isinstance(launcher, RemoteLauncher):
+        launcher.hand_over(_ref(hold))
+
+
+def _ref(hold: Hold) -> str:
     """Where an attempt of this claim would be, whether it was created or not."""
-    return claim.ref or workspace.spool_name(claim.run.id, claim.number)
+    return hold.ref or workspace.spool_name(hold.claim.run.id, hold.claim.number)
 
 
 async def _remove(launcher: Launcher, ref: str) -> None:

@@ -19,6 +19,8 @@ from flow_agent.redact import known
 
 T = TypeVar("T")
 
+GOES_ON = frozenset({Reason.LEASE_LOST, Reason.AGENT_STOPPING})
+"""Reasons to end that are about this agent, and not about the run."""
 ASKED_AGAIN = 4
 """Most tries to have a lease that is not old already when the answer arrives."""
 
@@ -77,6 +79,9 @@ class Hold:
         """When that came about (seconds since the epoch), if it was before this agent watched."""
         self._tasks, self._freed = tasks, freed
         self._stop: Callable[[], None] | None = None
+        self._let_go: Callable[[], None] | None = None
+        self.handing_over = False
+        """Whether its attempt, if that goes on without us, is another agent's to watch from here on."""
         self.why: Reason | None = None
         self.asked_to_end = anyio.Event()
         self.preparing = anyio.CancelScope(deadline=deadline)
@@ -84,6 +89,8 @@ class Hold:
         """Seconds after which the run is tried again, once that is written."""
         self.started = claim.ref is not None
         self._launched: tuple[Launcher, str] | None = None
+        self.ref = claim.ref
+        """Where the attempt is, once there is one."""
 
     def end(self, why: Reason) -> None:
         """Have the attempt ended, for the first reason that is given."""
@@ -91,8 +98,20 @@ class Hold:
             self.why = why
             self.asked_to_end.set()
             self.preparing.cancel()
-            if self._stop is not None:
-                self._stop()
+            self._see_to()
+
+    def _see_to(self) -> None:
+        """Have the end that was asked for, where it can be: of what goes on without us, only what nobody wants ends."""
+        if self._let_go is not None and self.why in GOES_ON:
+            self._let_go()
+        elif self._stop is not None:
+            self._stop()
+
+    def hand_over(self) -> None:
+        """Leave the attempt to another agent as soon as that can be, unless it is about to end."""
+        self.handing_over = True
+        if self._let_go is not None and self.why is None:
+            self._let_go()
 
     def free(self) -> None:
         """Nothing of it runs any more. The agent's next claim then goes into the same transaction as its report."""
@@ -101,8 +120,12 @@ class Hold:
             self._freed()
 
     @contextmanager
-    def watched(self, stop: Callable[[], Awaitable[None]], timeout: float | None) -> Iterator[None]:
+    def watched(
+        self, stop: Callable[[], Awaitable[None]], timeout: float | None, *, outlives: bool = False
+    ) -> Iterator[None]:
         """While this is open, ``stop`` runs when somebody asks for the end (or has), or after ``timeout`` seconds.
+
+        The block of an attempt that ``outlives`` us is left when it is to be handed over.
 
         Raises what ``stop`` raises, and cancels the block then. A task for each attempt that waits to be asked would
         take 0.1 ms of CPU time, and nearly none is.
@@ -129,15 +152,18 @@ class Hold:
             self.end(Reason.TIMED_OUT)
 
         self._stop = partial(spawn, stop, "end")
+        self._let_go = inside.cancel if outlives else None
         try:
             with inside:
                 if self.why is not None:
-                    self._stop()
+                    self._see_to()
+                elif self.handing_over and outlives:
+                    inside.cancel()
                 elif timeout is not None:
                     spawn(limit, "time limit")
                 yield
         finally:
-            self._stop = None
+            self._stop = self._let_go = None
             for scope in around:
                 scope.cancel()
         if failure is not None:

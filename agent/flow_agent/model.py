@@ -78,6 +78,10 @@ PROMOTED_AT_ONCE = 1_000
 """Scheduled runs that one claim makes queued ones when they are due: each claim is one transaction, which keeps other
 writers waiting."""
 
+COUNTED = 10_000
+"""Queued runs that are counted of one requirement set. Who scales or warns by the number needs no larger one, and
+counting a million takes a tenth of a second of the queue's time, each time that somebody asks."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
@@ -305,11 +309,13 @@ class LogLine:
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
-    """How many runs of one requirement set are queued."""
+    """How many runs of one requirement set are queued, and, in seconds since the epoch, ``since`` when the one of them
+    that was submitted first waits: since then, or since it became due."""
 
     labels: frozenset[str]
     launcher: str | None
     queued: int
+    since: float | None = None
 
 
 class Full(StrEnum):
@@ -352,6 +358,9 @@ class LaunchSpec:
     For launchers of containers: ``image`` is the one that run config or storage name, ``container`` what else the run
     config says, ``registry`` the value of the secret for the image's registry by its name. ``env`` then has nothing
     of the agent's own environment.
+
+    For launchers whose attempts prepare themselves where they run: ``registration`` is the run's, with the secrets that
+    the attempt gets; ``folder`` and ``payload`` are empty, and ``env`` has only what the settings give to all runs.
     """
 
     run_id: str
@@ -377,6 +386,7 @@ class LaunchSpec:
     container: Mapping[str, Json] = field(default_factory=dict)
     registry: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout: float | None = None
+    registration: Registration | None = None
 
 
 MORE_CALLS = "  ..."
@@ -393,6 +403,8 @@ class Ending:
     nobody saw the end. ``at`` is when it came, if that is known: seconds since the epoch, by the clock of where it
     ran. ``memory`` is what shows that memory ran out, ``cpu`` that CPU time did. ``ended_by`` is ``stop``,
     ``deadline``, ``timeout`` or ``memory`` if we ended it, ``keeper`` if somebody else had its keeper end.
+    ``stored`` is ``{"result": ...}``, as ``Run.result``, where the attempt has put its return value away itself, and
+    ``revision`` what it has fetched itself.
     """
 
     code: int | None = None
@@ -405,6 +417,8 @@ class Ending:
     memory: str | None = None
     cpu: str | None = None
     ended_by: str | None = None
+    stored: Mapping[str, Json] | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -212,7 +212,8 @@ class Queue(Protocol):
         """Agents by name, the dead ones too as long as they are remembered (a day); see ``seen_at``."""
 
     async def waiting(self) -> list[Waiting]:
-        """Queued runs by requirement set; sets without any are left out."""
+        """Queued runs by requirement set, of each at most COUNTED: those that are claimed first. Sets without any are
+        left out. Its cost does not depend on how many more wait."""
 
     # Limits
 
@@ -408,7 +409,10 @@ class Launcher(Protocol):
         """Let user code run. Repeating it does nothing."""
 
     async def extend(self, ref: str, deadline: float) -> None:
-        """Nothing of the attempt may run after ``deadline`` (``time.monotonic()``); moves the earlier one."""
+        """Nothing of the attempt may run after ``deadline`` (``time.monotonic()``); moves the earlier one.
+
+        Where there is a scope, an attempt outlives its lease, and another agent goes on with it.
+        """
 
     async def wait(self, ref: str, sink: Sink, *, attempt: int, after: int = 0) -> Ending:
         """Hand what the attempt writes to ``sink`` as it comes, lines of seq <= ``after`` left out; return when
@@ -425,3 +429,15 @@ class Launcher(Protocol):
 
     async def remove(self, ref: str) -> None:
         """Delete what is left of an ended attempt; everything of it is safe elsewhere. Repeating it does nothing."""
+
+
+@runtime_checkable
+class RemoteLauncher(Launcher, Protocol):
+    """One whose attempts prepare themselves where they run: they fetch their flow, hold its time limit, and put its
+    return value away. They have a scope, and go on without this agent."""
+
+    takes_secrets: bool
+    """Whether attempts are handed the values of their secrets; if not, they find them where they run."""
+
+    def hand_over(self, ref: str) -> None:
+        """Forget the attempt, which another agent goes on with; nothing of it is ended."""

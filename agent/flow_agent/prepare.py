@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -78,7 +78,9 @@ async def fetch(
             partial(_fetched_here, storage, claim, root),
             partial(storage.lies_beside, registration, root),
         )
-        return await retry.fetching(means.fetch, here, on_wait)
+        found = await retry.fetching(means.fetch, here, on_wait)
+        means.cache.on_fetch("disk")
+        return found
     folder = await anyio.to_thread.run_sync(_folder, claim, root)
     call = partial(means.cache.fetch, storage, registration, folder, secrets)
     return folder, await retry.fetching(means.fetch, call, on_wait)
@@ -151,6 +153,57 @@ async def spec(
         registry=registry,
         timeout=registration.timeout,
     )
+
+
+async def remote_spec(
+    claim: Claim, *, deadline: float, means: Means, tell: Told, secrets_too: bool = True
+) -> tuple[LaunchSpec, str | None]:
+    """What a launcher needs to know of an attempt that prepares itself where it runs; and the revision, where that is
+    known without fetching: of a flow in an image. Without ``secrets_too`` it finds its secrets there by itself.
+
+    Raises SecretNotFound, SecretUnavailable. LaunchError: no other machine can reach the flow.
+    """
+    registration, run = claim.registration, claim.run
+    storage, resolver = means.storage(registration), means.secrets.for_run(registration)
+    if getattr(storage, "same_machine", False):
+        raise LaunchError(
+            f"flow {registration.flow!r} lies in {registration.storage['type']} storage, on the machine that registered"
+            f" it, which an attempt of the launcher {run.launcher!r} cannot reach",
+            hint="register it with another storage, such as S3 or a git host",
+        )
+    fetched = None
+    if registration.kind == "image" or registration.storage["type"] == "Docker":
+        fetched = await storage.fetch(registration, Path(), resolver)  # names the image, and nothing else
+    for_registries = _registry_secrets(registration)
+    names = tuple(name for name in registration.secrets if name not in for_registries)
+    secrets = {name: await resolver.get(name) for name in registration.secrets} if secrets_too else {}
+    given = {name: value for name, value in secrets.items() if name in names}
+    config, stored_in = registration.run_config, None if fetched is None else str(fetched.payload["image"])
+    if config.get("image") and stored_in:
+        why = f"the flow lies in the image {stored_in}"
+        await tell("WARNING", f"the run config's image {config['image']!r} is not used: {why}")
+    spec = LaunchSpec(
+        run_id=run.id,
+        flow=run.flow,
+        claim=claim.number,
+        attempt=claim.attempt,
+        folder="",
+        payload={},
+        parameters=run.parameters,
+        deadline=deadline,
+        grace=means.grace,
+        python=registration.python,
+        env=means.env,
+        secrets=given,
+        redacted=tuple(given.values()),
+        output_limit=means.output_limit,
+        image=stored_in or config.get("image"),
+        container={**config, **({} if fetched is None else _pulled(fetched))},
+        registry=next(({name: secrets[name]} for name in for_registries if name in secrets), {}),
+        timeout=registration.timeout,
+        registration=replace(registration, secrets=names),
+    )
+    return spec, None if fetched is None else fetched.revision
 
 
 def _registry_secrets(registration: Registration) -> list[str]:

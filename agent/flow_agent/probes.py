@@ -1,13 +1,15 @@
 """What others may ask a running agent by HTTP: whether it lives, whether it takes runs, and its figures.
 
 ``/livez`` the event loop turns (or nothing answers) and leases are kept; an outage of the queue is no reason to
-restart; ``/readyz`` the queue answers and it claims; ``/metrics`` for Prometheus. Nothing of a run is told but how many
+restart; ``/readyz`` the queue answers and it claims; ``/metrics`` for Prometheus; ``/waiting`` how many runs wait for
+agents like this one, for what scales them. Nothing of a run is told but how many wait for which labels, and how many
 ended for which reason.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -18,9 +20,12 @@ import anyio
 import anyio.abc
 
 from flow_agent import events
-from flow_agent.errors import FlowAgentError, InvalidInput
+from flow_agent.backlog import Backlog, Sample
+from flow_agent.cache import Cache
+from flow_agent.errors import FlowAgentError, InvalidInput, QueueError
 from flow_agent.health import Health
-from flow_agent.model import Outcome
+from flow_agent.labels import matches
+from flow_agent.model import AgentInfo, Outcome, Waiting
 from flow_agent.redact import known
 
 if TYPE_CHECKING:
@@ -43,10 +48,11 @@ Answer = tuple[int, str, bytes]
 class Probes:
     """The answers, and the figures that they are made of. Costs nothing until it is made."""
 
-    def __init__(self, health: Health) -> None:
+    def __init__(self, health: Health, backlog: Backlog, info: AgentInfo, cache: Cache) -> None:
         import prometheus_client as prometheus  # noqa: PLC0415 - 20 ms, only for agents that are asked
 
         self._health, self._prometheus = health, prometheus
+        self._backlog, self._info = backlog, info
         self._registry = prometheus.CollectorRegistry()
         registry = self._registry
         self._ends = prometheus.Counter("flow_agent_attempts", "Attempts that ended.", ["reason"], registry=registry)
@@ -64,7 +70,29 @@ class Probes:
             buckets=_BUCKETS,
             registry=registry,
         )
+        self._fetches = prometheus.Counter(
+            "flow_agent_fetches", "Flows that were fetched, by where from.", ["source"], registry=registry
+        )
+        cache.on_fetch = lambda source: self._fetches.labels(source).inc()
+        of_set = ["labels", "launcher"]
+        self._waiting = prometheus.Gauge(
+            "flow_agent_waiting_runs",
+            "Queued runs by what they ask for, of the whole queue.",
+            of_set,
+            registry=registry,
+        )
+        self._oldest = prometheus.Gauge(
+            "flow_agent_oldest_wait_seconds",
+            "Seconds that the one of them has waited that was submitted first.",
+            of_set,
+            registry=registry,
+        )
+        self._takeable = prometheus.Gauge(
+            "flow_agent_takeable_runs", "Queued runs that this agent may take.", registry=registry
+        )
         gauges: dict[str, tuple[str, Callable[[], float]]] = {
+            "cache_bytes": ("Bytes of fetched flows in the cache, since it was last written to.", cache.size),
+            "cache_limit_bytes": ("Bytes that the cache may have.", lambda: cache.limit),
             "running": ("Runs that it works on.", lambda: health.runs()),  # noqa: PLW0108 - the agent sets it later
             "slots": ("Runs that it may work on at the same time.", lambda: health.slots),
             "draining": ("1: it claims nothing more.", lambda: float(health.draining)),
@@ -81,7 +109,7 @@ class Probes:
         for phase, seconds in phases.items():
             self._phases.labels(phase).observe(seconds)
 
-    def answer(self, method: str, path: str) -> Answer:
+    async def answer(self, method: str, path: str) -> Answer:
         """What a request gets."""
         if method not in {"GET", "HEAD"}:
             return _document(405, {"error": f"{method} is not answered: expected GET"})
@@ -92,9 +120,37 @@ class Probes:
             case "/readyz":
                 return self._ready()
             case "/metrics":
+                await self._look()
                 text = self._prometheus.generate_latest(self._registry)
                 return 200, self._prometheus.CONTENT_TYPE_PLAIN_0_0_4, text
-        return _document(404, {"error": "nothing is here: expected /livez, /readyz or /metrics"})
+            case "/waiting":
+                return await self._runs_waiting()
+        return _document(404, {"error": "nothing is here: expected /livez, /readyz, /metrics or /waiting"})
+
+    async def _runs_waiting(self) -> Answer:
+        try:
+            return _document(200, (await self._backlog.sample()).document(self._takes))
+        except QueueError as error:
+            return _document(503, {"error": str(error)})
+
+    def _takes(self, waiting: Waiting) -> bool:
+        return matches(waiting.labels, waiting.launcher, self._info)
+
+    async def _look(self) -> None:
+        """Bring what is told of waiting runs up to date; nothing is told of them while the queue is away."""
+        try:
+            sample = await self._backlog.sample()
+        except QueueError:
+            sample = None
+        self._waiting.clear()
+        self._oldest.clear()
+        self._takeable.set(math.nan if sample is None else sample.waiting(self._takes))
+        if sample is None:
+            return
+        for each in sample.sets:
+            names = ",".join(sorted(each.labels)), each.launcher or ""
+            self._waiting.labels(*names).set(each.queued)
+            self._oldest.labels(*names).set(Sample(at=sample.at, sets=[each]).oldest())
 
     def _ready(self) -> Answer:
         reason = self._health.not_ready()
@@ -159,7 +215,7 @@ async def _exchange(stream: anyio.abc.ByteStream, probes: Probes) -> None:
     try:
         request = await _request(stream, connection)
         head = request.method == b"HEAD"
-        status, kind, body = probes.answer(request.method.decode(), request.target.decode())
+        status, kind, body = await probes.answer(request.method.decode(), request.target.decode())
     except h11.RemoteProtocolError as error:
         status, kind, body = _document(error.error_status_hint, {"error": "this is no request that is understood"})
         head = False

@@ -156,10 +156,16 @@ async def reached(
     on_wait: Callable[[float, BaseException], None],
     give_up: Callable[[], bool] = lambda: False,
 ) -> T:
-    """The answer of an engine to ``call``, asked again at most every 5 s while that fails in a way that may pass.
+    """The answer of an engine to ``call``, asked again at most every 5 s while that fails in a way that may pass; one
+    that asks for a longer wait (``retry_after``) gets it.
 
     Raises the last EngineError: another try cannot help, or ``give_up`` says so.
     """
+
+    backoff = wait_random_exponential(multiplier=0.1, max=5.0)
+
+    def wait(state: RetryCallState) -> float:
+        return max(getattr(_error(state), "retry_after", None) or 0.0, backoff(state))
 
     async def before_sleep(state: RetryCallState) -> None:
         on_wait(state.upcoming_sleep, _error(state))
@@ -167,7 +173,7 @@ async def reached(
     def retrying(_: float) -> AsyncRetrying:
         return AsyncRetrying(
             sleep=anyio.sleep,
-            wait=wait_random_exponential(multiplier=0.1, max=5.0),
+            wait=wait,
             stop=stop_never,
             retry=retry_if_exception(
                 lambda error: isinstance(error, EngineError) and error.transient and not give_up()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from flow_agent import container_options as options
+from flow_agent import ecs_options, kubernetes_options
 from flow_agent.checks import credential_like, secret_name, secret_names, texts
 
 
@@ -220,3 +221,119 @@ class DockerRun(RunConfig):
         given = {name: value for name in (*names, "registry_secret") if (value := getattr(self, name))}
         pulled = {} if self.pull_policy == "missing" else {"pull_policy": self.pull_policy}
         return {"image": self.image, **given, **pulled}
+
+
+class KubernetesRun(RunConfig):
+    """Runs in a Job of its own, in a container of ``image`` (its storage's, if that has one; that of the template, or
+    the agent's own choice, if None), which needs Python 3.11 or newer and what the flow imports.
+
+    ``job_template`` is a Job as a dict or as YAML, ``job_template_path`` a file with it, read where the flow is
+    registered; it is patched by what is said here, not replaced, and its container called ``flow`` (else its first) is
+    the one that runs the flow. ``cpu_request``, ``cpu_limit`` are ``"500m"`` or a number of cores, ``memory_request``,
+    ``memory_limit`` such as ``"512Mi"``; ``image_pull_policy`` is ``"Always"``, ``"IfNotPresent"`` or ``"Never"``;
+    ``node_selector``, ``tolerations`` and ``affinity`` are as a pod's spec has them. ``ttl``: seconds after its end
+    for which the cluster keeps a Job that no agent removes.
+
+    ``service_account_name``, ``namespace``, and what of a template could reach beyond the container (volumes but empty
+    ones, the host's network, privileges, Secrets of the cluster, ...) an agent refuses unless its setting
+    ``kubernetes.allow`` names them.
+    """
+
+    launcher = "kubernetes"
+
+    def __init__(
+        self,
+        *,
+        image: str | None = None,
+        env: Mapping[str, str | Secret] | None = None,
+        labels: Iterable[str] | None = None,
+        job_template: Mapping[str, Any] | str | None = None,
+        job_template_path: str | Path | None = None,
+        cpu_request: float | str | None = None,
+        cpu_limit: float | str | None = None,
+        memory_request: int | str | None = None,
+        memory_limit: int | str | None = None,
+        service_account_name: str | None = None,
+        image_pull_secrets: Iterable[str] | None = None,
+        image_pull_policy: str | None = None,
+        node_selector: Mapping[str, str] | None = None,
+        tolerations: Iterable[Mapping[str, Any]] | None = None,
+        affinity: Mapping[str, Any] | None = None,
+        namespace: str | None = None,
+        ttl: int | None = None,
+    ) -> None:
+        super().__init__(env=env, labels=labels)
+        checked = kubernetes_options
+        self.image = options.image_name(image, what="KubernetesRun: image")
+        self.job_template = checked.template(job_template, job_template_path)
+        self.cpu_request = checked.quantity(cpu_request, "cpu_request")
+        self.cpu_limit = checked.quantity(cpu_limit, "cpu_limit")
+        self.memory_request = checked.quantity(memory_request, "memory_request")
+        self.memory_limit = checked.quantity(memory_limit, "memory_limit")
+        self.service_account_name = checked.name(service_account_name, "service_account_name")
+        self.image_pull_secrets = checked.names(image_pull_secrets, "image_pull_secrets")
+        self.image_pull_policy = checked.pull_policy(image_pull_policy)
+        self.node_selector = checked.selector(node_selector)
+        self.tolerations, self.affinity = checked.tolerations(tolerations), checked.affinity(affinity)
+        self.namespace, self.ttl = checked.name(namespace, "namespace"), checked.ttl(ttl)
+
+    def _options(self) -> dict[str, Any]:
+        shared = {*RunConfig().__dict__, "image"}
+        given = {name: value for name, value in vars(self).items() if name not in shared}
+        return {"image": self.image, **{name: value for name, value in given.items() if value not in (None, {}, [])}}
+
+
+class ECSRun(RunConfig):
+    """Runs in a task of ECS, in a container of ``image`` (its storage's, if that has one; that of the task definition,
+    or the agent's own choice, if None), which has flow-agent in it.
+
+    ``cpu`` is in units (1024 are one core), ``memory`` in MiB, or text such as ``"0.5 vCPU"`` and ``"2 GB"``.
+    ``task_definition`` is one as a dict or as JSON, ``task_definition_path`` a file with it, read where the flow is
+    registered; it is patched by what is said here, and its container called ``flow`` (else its first) runs the flow.
+    ``task_definition_arn`` names one that is there already. ``launch_type`` is ``"FARGATE"`` or ``"EC2"``; ``network``
+    has ``subnets``, ``security_groups`` and ``assign_public_ip``; ``run_task_kwargs`` are arguments of boto3's
+    ``run_task``.
+
+    ``task_role_arn``, ``execution_role_arn``, ``task_definition_arn``, ``cluster``, ``network``, ``run_task_kwargs``,
+    and what of a task definition could reach beyond the container, an agent refuses unless its setting ``ecs.allow``
+    names them. Secrets must be known to the agent by their ARNs (``ecs.secrets``).
+    """
+
+    launcher = "ecs"
+
+    def __init__(
+        self,
+        *,
+        image: str | None = None,
+        env: Mapping[str, str | Secret] | None = None,
+        labels: Iterable[str] | None = None,
+        cpu: int | str | None = None,
+        memory: int | str | None = None,
+        task_definition: Mapping[str, Any] | str | None = None,
+        task_definition_path: str | Path | None = None,
+        task_definition_arn: str | None = None,
+        task_role_arn: str | None = None,
+        execution_role_arn: str | None = None,
+        cluster: str | None = None,
+        launch_type: str | None = None,
+        network: Mapping[str, Any] | None = None,
+        run_task_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(env=env, labels=labels)
+        self.image = options.image_name(image, what="ECSRun: image")
+        self.cpu, self.memory = ecs_options.amount(cpu, "cpu"), ecs_options.amount(memory, "memory")
+        named = ecs_options.arn(task_definition_arn, "task_definition_arn", "ecs")
+        self.task_definition = ecs_options.definition(task_definition, task_definition_path, named)
+        self.task_definition_arn = named
+        self.task_role_arn = ecs_options.arn(task_role_arn, "task_role_arn", "iam")
+        self.execution_role_arn = ecs_options.arn(execution_role_arn, "execution_role_arn", "iam")
+        self.cluster, self.launch_type = ecs_options.cluster(cluster), ecs_options.launch_type(launch_type)
+        self.network = ecs_options.network(network)
+        self.run_task_kwargs = ecs_options.plain(run_task_kwargs, "run_task_kwargs")
+        if named and image:
+            raise ValueError("ECSRun: image cannot be changed in the task definition that task_definition_arn names")
+
+    def _options(self) -> dict[str, Any]:
+        shared = {*RunConfig().__dict__, "image"}
+        given = {name: value for name, value in vars(self).items() if name not in shared}
+        return {"image": self.image, **{name: value for name, value in given.items() if value not in (None, {}, [])}}

@@ -101,9 +101,12 @@ def main() -> int:
         docker_running(Path(images)) as engine,
     ):
         os.environ |= {"FLOW_AGENT_DOCKER__URL": engine.url, "FLOW_AGENT_DOCKER__IMAGE": IMAGE}
-        version = subprocess.check_output(
-            [DOCKER, "--host", engine.url, "version", "--format", "{{.Server.Version}}"], text=True
-        ).strip()
+        version = subprocess.run(
+            [DOCKER, "--host", engine.url, "version", "--format", "{{.Server.Version}}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
         with harness.new_home(FLOWS) as home, harness.agent(home, "--launcher", "docker", "--limit", str(AT_ONCE)):
             theirs, runs, calls = in_turns(engine)
             rate, bare_rate = many(engine)

@@ -95,6 +95,49 @@ async def test_a_revoked_token_is_refused_within_a_second_and_an_expired_one_at_
     assert (await post(service, "agents", token, json={})).status_code == 401
 
 
+async def get(service: Service, path: str, token: str = "") -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return await anyio.to_thread.run_sync(lambda: httpx.get(f"{service.url}{path}", headers=headers, timeout=20))
+
+
+async def test_what_scales_agents_is_told_how_many_runs_wait_for_those_it_names(service):
+    admin = await service.client("admin")
+    await admin.register([registration(), registration("boxed", launcher="docker")])
+    gpu = frozenset({"gpu"})
+    await admin.submit([Submission(flow="add", labels=gpu)] * 3 + [Submission(flow="boxed")] * 2)
+    token, _ = service.tokens.create("keda", ["agent"])
+    assert (await get(service, "/waiting")).status_code == 401
+    writer, _ = service.tokens.create("writer", ["register"])
+    assert (await get(service, "/waiting", writer)).status_code == 403
+
+    async def waiting(query: str = "") -> int:
+        answer = await get(service, f"/waiting{query}", token)
+        assert answer.status_code == 200
+        found = answer.json()
+        assert found["waiting"] == sum(each["waiting"] for each in found["sets"])
+        return found["waiting"]
+
+    assert await waiting() == 5
+    assert await waiting("?label=gpu&label=eu") == 5
+    assert await waiting("?label=eu") == 2
+    assert await waiting("?launcher=kubernetes&label=gpu") == 3
+    assert await waiting("?launcher=kubernetes&launcher=docker&label=eu") == 2
+    assert await waiting("?launcher=kubernetes&label=eu") == 0
+
+
+async def test_a_server_is_ready_while_its_queue_answers(service):
+    answer = await get(service, "/readyz")
+    assert (answer.status_code, answer.json()) == (200, {"ready": True, "why": None})
+
+
+async def test_a_server_whose_queue_is_away_is_alive_and_not_ready(service, tmp_path):
+    (tmp_path / "queue.db").rename(tmp_path / "elsewhere.db")
+    answer = await get(service, "/readyz")
+    assert answer.status_code == 503
+    assert "was moved away" in answer.json()["why"]
+    assert (await get(service, "/livez")).status_code == 200
+
+
 async def test_the_file_of_tokens_holds_none_of_them_and_is_for_its_user_only(service, tmp_path):
     token, _ = service.tokens.create("x", ["read"])
     path = tmp_path / "tokens.json"

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import http.client
 import json
+import math
 import signal
 import socket
 import sqlite3
@@ -195,6 +196,54 @@ def test_figures_count_ends_by_reason_and_tell_no_secret(probed: Probed) -> None
     told = "".join(probed.ask(path)[1] for path in ("/livez", "/readyz", "/metrics", f"/{SECRET}", f"/?{SECRET}"))
     assert SECRET not in told
     assert "good" not in told, "a flow's name"
+
+
+def test_runs_that_wait_are_told_by_what_they_ask_for_and_for_what_scales_agents(probed: Probed) -> None:
+    cli = probed.cli
+    cli.submit("good", "-l", "gpu", "-l", "eu", "--count", "3")
+    (going,) = cli.submit("gated", "-p", f"gate={cli.folder}/gate")
+    probed.start("--limit", "1")
+    cli.until(lambda: cli.state(going) == "running")
+    cli.submit("gated", "-p", f"gate={cli.folder}/gate", "--count", "2")
+    cli.until(lambda: json.loads(probed.ask("/waiting")[1])["waiting"] == 2)  # those of before are told for a while
+    status, body = probed.ask("/waiting")
+    told = json.loads(body)
+    assert (status, told["waiting"], told["exact"]) == (200, 2, True)
+    assert 0 <= told["oldest_wait_seconds"] < 60
+    assert [(each["launcher"], each["waiting"]) for each in told["sets"]] == [(None, 2)]
+    figures = probed.metrics()
+    host = socket.gethostname()
+    waiting = {labels: value for (name, labels), value in figures.items() if name == "flow_agent_waiting_runs"}
+    assert waiting == {",".join(sorted(["eu", "gpu", host])) + ",": 3, f"{host},": 2}
+    assert figures["flow_agent_takeable_runs", ""] == 2
+    oldest = {labels: value for (name, labels), value in figures.items() if name == "flow_agent_oldest_wait_seconds"}
+    assert oldest.keys() == waiting.keys()
+    assert all(0 <= seconds < 60 for seconds in oldest.values())
+
+
+def test_while_the_queue_is_away_nothing_is_told_of_what_waits(probed: Probed) -> None:
+    cli = probed.cli
+    cli.submit("good", "-l", "gpu")
+    probed.start("--lease-heartbeat", "1")
+    cli.until(lambda: probed.ready() == READY)
+    (cli.home / "queue.db").rename(cli.home / "elsewhere.db")
+    status, body = cli.until(lambda: found if (found := probed.ask("/waiting"))[0] != 200 else None)
+    assert status == NOT_READY
+    assert "was moved away" in json.loads(body)["error"]
+    figures = probed.metrics()
+    assert not [name for name, _ in figures if name in {"flow_agent_waiting_runs", "flow_agent_oldest_wait_seconds"}]
+    assert math.isnan(figures["flow_agent_takeable_runs", ""])
+
+
+def test_fetches_are_counted_by_where_from(probed: Probed) -> None:
+    cli = probed.cli
+    probed.start()
+    run, *_ = cli.submit("bad")
+    cli.until(lambda: cli.state(run) == "failed")
+    figures = probed.metrics()
+    assert figures["flow_agent_fetches_total", "disk"] == 1
+    assert figures["flow_agent_cache_limit_bytes", ""] == 10_000_000_000
+    assert math.isnan(figures["flow_agent_cache_bytes", ""])
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/nowhere"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
+import json
 import os
 import re
 import shutil
@@ -11,12 +13,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import yaml
+from botocore.validate import ParamValidator
 
 from command import COMMAND, unless_all_is_required
 from flow_agent.cli import VERBS
-from flow_agent.settings import Settings
+from flow_agent.settings import Settings, load
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "deploy" / "flow-agent.service"
@@ -86,6 +90,25 @@ def test_the_image_is_built_of_files_that_are_there_for_a_python_that_is_support
     assert 11 <= int(version[1]) <= sys.version_info[1] + 1
     assert re.findall(r"^FROM runtime AS (\w+)$", text, re.MULTILINE) == ["all", "small"]
     assert text.count("USER 10001:10001") == 2
+
+
+def test_the_task_definition_of_ecs_is_one_and_its_settings_are_read(own_home: Path, monkeypatch: Any) -> None:
+    found = json.loads((ROOT / "deploy/ecs-agent.json").read_text())
+    client = boto3.client("ecs", region_name="eu-west-1", aws_access_key_id="nobody", aws_secret_access_key="nothing")
+    with contextlib.closing(client):
+        shape = client.meta.service_model.operation_model("RegisterTaskDefinition").input_shape
+        report = ParamValidator().validate(found, shape)
+    assert not report.has_errors(), report.generate_report()
+    (container,) = found["containerDefinitions"]
+    assert container["command"][0] in VERBS
+    assert "TOKEN" not in str(container["environment"])
+    for each in container["environment"]:
+        monkeypatch.setenv(each["name"], each["value"])
+    settings = load()
+    assert settings.agent.launchers == ("ecs",)
+    assert settings.ecs.cluster == "flows"
+    assert len(settings.ecs.subnets) == 2
+    assert container["stopTimeout"] <= 120
 
 
 def compose() -> dict[str, Any]:

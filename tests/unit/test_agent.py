@@ -685,3 +685,95 @@ async def test_a_disk_without_room_for_a_spool_is_waited_for(world: World) -> No
         world.spool.unlink()
         run = await world.ended(run)
     assert (run.state, run.attempt) == (State.SUCCEEDED, 1)
+
+
+# Attempts that go on without their agent
+
+
+class FarLauncher(FakeLauncher):
+    """Attempts elsewhere: they end when they end, whoever watches."""
+
+    name, scope = "process", "cluster/flows"
+
+    async def create(self, spec: LaunchSpec) -> str:
+        ref = f"{spec.run_id}-{spec.claim}"
+        self.created.append(spec)
+        self.deadlines[ref] = math.inf
+        self.stopped[ref], self.gone[ref] = anyio.Event(), anyio.Event()
+        return ref
+
+    async def extend(self, ref: str, deadline: float) -> None: ...
+
+    def hand_over(self, ref: str) -> None:
+        self.note("handed over", ref)
+
+
+@pytest.fixture
+def far(world: World, script: Script) -> World:
+    script.seconds = 500
+    world.launcher = FarLauncher(script)
+    world.storage.same_machine = False  # type: ignore[attr-defined]
+    return world
+
+
+FAR = {"launchers": {"process": "cluster/flows"}}
+
+
+async def test_a_drain_hands_over_what_goes_on_and_does_not_wait(far: World):
+    await far.register()
+    (run,) = await far.submit()
+    agent, began = far.agent(**FAR), anyio.current_time()
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: agent.serve(signals=False))
+        while not far.launcher.times("go"):
+            await anyio.sleep(0.1)
+        agent.drain()
+    assert anyio.current_time() - began < 60
+    now = await far.plain.get(run.id)
+    assert (now.state, now.attempt, now.agent) == (State.RUNNING, 1, None)
+    assert far.launcher.times("ended by stop") == []
+    assert len(far.launcher.times("handed over")) == 1
+
+
+async def test_a_live_agent_goes_on_with_what_another_handed_over(far: World):
+    await far.register()
+    (run,) = await far.submit()
+    first, second = far.agent(**FAR), far.agent(name="b", **FAR)
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: first.serve(signals=False))
+        while not far.launcher.times("go"):
+            await anyio.sleep(0.1)
+        async with far.serving(second):
+            first.drain()
+            now = await far.ended(run)
+            assert (now.state, now.agent, now.attempt, now.claim) == (State.SUCCEEDED, "b", 1, 2)
+    assert len(far.launcher.created) == 1
+
+
+async def test_an_attempt_that_another_agent_watches_is_let_alone(far: World):
+    await far.register()
+    (run,) = await far.submit()
+    agent = far.agent(**FAR)
+    async with far.serving(agent):
+        while not far.launcher.times("go"):
+            await anyio.sleep(0.1)
+        far.queue.down = True
+        await anyio.sleep(130)
+        other = AgentInfo(id="b", name="b", incarnation="b-1", **FAR)
+        assert len(await far.plain.take_over(other, 1, "t")) == 1
+        far.queue.down = False
+        while not far.launcher.times("handed over"):
+            await anyio.sleep(1)
+    assert far.launcher.times("ended by stop") == []
+    assert (await far.plain.get(run.id)).state is State.RUNNING
+
+
+async def test_a_cancelled_attempt_is_ended_before_its_agent_leaves(far: World):
+    await far.register()
+    (run,) = await far.submit()
+    agent = far.agent(**FAR)
+    async with far.serving(agent):
+        while not far.launcher.times("go"):
+            await anyio.sleep(0.1)
+        await far.plain.cancel(run.id)
+        assert (await far.ended(run, within=60)).state is State.CANCELLED

@@ -19,7 +19,7 @@ import pytest
 
 from command import as_nobody
 from flow_agent.errors import ClaimLost, InvalidInput, NotFound, QueueError, QueueTooNew, QueueUnavailable
-from flow_agent.model import AgentInfo, Outcome, Reason, Registration, State, Submission, Verdict
+from flow_agent.model import COUNTED, AgentInfo, Outcome, Reason, Registration, State, Submission, Verdict
 from flow_agent.queues import rules
 from flow_agent.queues.queries import queries
 from flow_agent.queues.sqlite import connection, failures, migrate, open_queue, wake, writer
@@ -33,7 +33,7 @@ ADD = Submission(flow="add")
 PREAMBLE = """
 import os, sys, anyio
 from flow_agent.errors import FlowAgentError
-from flow_agent.model import AgentInfo, Registration, Submission
+from flow_agent.model import COUNTED, AgentInfo, Registration, Submission
 from flow_agent.queues.sqlite import open_queue
 """
 
@@ -740,7 +740,6 @@ HOT = [
     "last_seq",
     "newest_registration",
     "next_due",
-    "waiting",
 ]
 
 
@@ -760,3 +759,32 @@ async def test_statements_of_the_hot_path_walk_no_table(queue, name):
 
 async def test_the_connection_refuses_what_no_path_can_be():
     assert connection.path_of("sqlite:///tmp/q.db") == connection.path_of("sqlite:/tmp/q.db")
+
+
+async def test_counting_what_waits_costs_the_same_with_a_hundred_thousand_runs_more(queue, path):
+    """Steps of SQLite's own machine, which do not depend on how busy this one is."""
+    await queue.submit([ADD] * 12_000)
+
+    def steps() -> int:
+        taken = 0
+
+        def step() -> int:
+            nonlocal taken
+            taken += 1
+            return 0
+
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            other.set_progress_handler(step, 100)
+            (row,) = other.execute(queries("sqlite")["waiting"], {"most": COUNTED}).fetchall()
+            assert row[2] == COUNTED
+        return taken
+
+    before = steps()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        columns = [name for _, name, *_ in other.execute("pragma table_info(runs)") if name not in {"serial", "id"}]
+        names = ", ".join(columns)
+        other.execute(
+            f"with recursive n(i) as (select 1 union all select i + 1 from n where i < 100000)"
+            f" insert into runs (id, {names}) select 'zz' || i, {names} from n, (select * from runs limit 1)"
+        )
+    assert steps() <= before * 1.05

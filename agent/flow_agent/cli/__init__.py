@@ -40,6 +40,7 @@ VERBS = {
     "tokens": ("tokens", "Who may ask the server for what."),
     "start": ("start", "Claim runs and execute them until stopped."),
     "dev": ("dev", "Run the flows of a file here, again after each change."),
+    "inside": ("inside", "Run one attempt in its container; agents start it."),
 }
 
 STUCK = 1.0

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from flow_agent import events, plugins
 from flow_agent.agent import Agent
+from flow_agent.backlog import Backlog
 from flow_agent.cache import Cache
 from flow_agent.cli.launchers import opened as opened_launchers
 from flow_agent.errors import FlowAgentError
@@ -71,7 +72,7 @@ async def assembled(
         pace = Pace(poll=settings.agent.poll, heartbeat=settings.lease.heartbeat, last_words=settings.report.seconds)
         health, tools = Health(), _tools(settings, queue, launchers, name, resolver)
         if probes:
-            asked = Probes(health)
+            asked = Probes(health, Backlog(queue), info, tools.means.cache)
             tools = replace(tools, ended=asked.ended)
             events.probes_listen(await stack.enter_async_context(served(probes, asked)))
         yield Agent(info, tools, pace, until_empty=until_empty, health=health), info

@@ -43,6 +43,12 @@ def _options(settings: Settings, launcher: str) -> dict[str, Any]:
         return settings.process.model_dump() | {"env": attempt_variables(settings.agent.env, os.environ)}
     if launcher == "docker":
         return settings.docker.model_dump()
+    if launcher == "kubernetes":
+        patience = {"fetch_for": settings.fetch.release_for, "write_for": settings.result.seconds}
+        return settings.kubernetes.model_dump() | patience
+    if launcher == "ecs":
+        patience = {"fetch_for": settings.fetch.release_for, "write_for": settings.result.seconds}
+        return settings.ecs.model_dump() | patience
     return {}
 
 

@@ -188,7 +188,7 @@ def refuse(spec: LaunchSpec, allowed: Sequence[str]) -> None:
     Raises LaunchError: ``not_allowed``.
     """
     for name, value in _wishes(spec.container):
-        if not any(_covers(entry, name, value) for entry in allowed):
+        if not any(covers(entry, name, value) for entry in allowed):
             shown = f"{name}:{value}" if value else name
             raise LaunchError(
                 f"flow {spec.flow!r} asks for {shown}, which reaches into the machine of this agent, and its setting"
@@ -234,7 +234,8 @@ def _wishes(asked: Mapping[str, Json]) -> list[tuple[str, str]]:
     return found
 
 
-def _covers(entry: str, name: str, value: str) -> bool:
+def covers(entry: str, name: str, value: str) -> bool:
+    """Whether ``entry`` of a list of what is allowed covers ``name`` with ``value``."""
     kind, _, only = entry.partition(":")
     if kind != name:
         return False

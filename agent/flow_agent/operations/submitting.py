@@ -144,6 +144,10 @@ async def submit_runs(
     return await queue.submit([submission] * count), warning
 
 
+_ELSEWHERE = frozenset({"kubernetes", "ecs"})
+"""Launchers whose attempts fetch their flow themselves, on machines of their own."""
+
+
 def refuse_impossible(registration: Registration) -> None:
     """See that there can be an attempt of the flow at all, wherever agents are.
 
@@ -155,6 +159,12 @@ def refuse_impossible(registration: Registration) -> None:
             f"flow {registration.flow!r} lies in an image (Docker storage), and its run config"
             f" {registration.run_config.get('type', 'LocalRun')} starts processes, which cannot see into one",
             hint="give it a run config DockerRun() or none, or another storage, and register it again",
+        )
+    if storage == "Local" and registration.launcher in _ELSEWHERE:
+        raise InvalidInput(
+            f"flow {registration.flow!r} lies on the machine that registered it (Local storage), and its run config"
+            f" {registration.run_config.get('type')} runs it where that cannot be reached",
+            hint="register it with another storage, such as S3 or a git host",
         )
 
 

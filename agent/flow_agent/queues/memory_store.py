@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from flow_agent.labels import matches
 from flow_agent.model import (
+    COUNTED,
     AgentInfo,
     Attempt,
     Limit,
@@ -118,8 +119,18 @@ class MemoryStore:
         ][:limit]
 
     def waiting(self) -> list[Waiting]:
-        counts = Counter((s.run.labels, s.asked) for s in self._runs.values() if s.run.state is State.QUEUED)
-        return [Waiting(labels=labels, launcher=launcher, queued=n) for (labels, launcher), n in counts.items()]
+        queued = [s for s in self._runs.values() if s.run.state is State.QUEUED]
+        counts = Counter((s.run.labels, s.asked) for s in queued)
+        first = {(s.run.labels, s.asked): s.run for s in sorted(queued, key=lambda s: s.run.id, reverse=True)}
+        return [
+            Waiting(
+                labels=key[0],
+                launcher=key[1],
+                queued=min(n, COUNTED),
+                since=max(first[key].created_at, first[key].due_at or 0.0),
+            )
+            for key, n in counts.items()
+        ]
 
     def next_due(self) -> float | None:
         due = (s.run.due_at for s in self._runs.values() if s.run.state is State.SCHEDULED)

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from flow_agent import events, wire
 from flow_agent.errors import FlowAgentError
+from flow_agent.server.probes import add_probes
 from flow_agent.version import __version__
 
 PACKED_FROM = 2_048
@@ -62,7 +63,8 @@ class _Route(APIRoute):
 
 @functools.cache
 def application() -> FastAPI:
-    """The application that answers by ``request.state.service``. It checks nobody: the gate in front of it does."""
+    """The application that answers by ``service`` and ``backlog`` of ``request.state``. It checks nobody: the gate in
+    front of it does."""
     app = FastAPI(
         title="flow-agent",
         version=__version__,
@@ -84,14 +86,10 @@ def application() -> FastAPI:
             responses=_REFUSALS,
             dependencies=[Security(_BEARER)],
         )
-    app.add_api_route("/livez", _alive, methods=["GET"], operation_id="livez", summary="The server answers")
+    add_probes(app, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _foreign)
     return app
-
-
-async def _alive() -> dict[str, str]:
-    return {"status": "ok", "version": __version__}
 
 
 def _endpoint(name: str, verb: wire.Verb) -> Callable[..., Awaitable[Response]]:
@@ -99,7 +97,7 @@ def _endpoint(name: str, verb: wire.Verb) -> Callable[..., Awaitable[Response]]:
         try:
             answer = await getattr(request.state.service, name)(asked, request.state.caller)
         except Exception as error:  # noqa: BLE001 - each becomes an answer, and what is no mistake of theirs is logged
-            return _answered(request, wire.Refusal, refusal := _refusal(error), wire.ERRORS[refusal.error][1])
+            return _refused(request, error)
         return _answered(request, verb.answer, answer)
 
     # FastAPI reads from the signature what the body is.
@@ -117,6 +115,10 @@ def _answered(request: Request, kind: Any, value: Any, status: int = 200) -> Res
     if len(body) >= PACKED_FROM and "gzip" in request.headers.get("accept-encoding", ""):
         body, headers = gzip.compress(body, 1), {"content-encoding": "gzip"}
     return Response(body, status, headers, media_type="application/json")
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    return _answered(request, wire.Refusal, refusal := _refusal(error), wire.ERRORS[refusal.error][1])
 
 
 def _refusal(error: Exception) -> wire.Refusal:

@@ -11,8 +11,10 @@ from typing import Any
 import anyio
 
 from flow_agent import wire
+from flow_agent.backlog import Backlog
 from flow_agent.errors import FlowAgentError
 from flow_agent.server.callers import Caller
+from flow_agent.server.probes import WAITING
 from flow_agent.server.service import Service
 from flow_agent.server.tokens import Token, Tokens
 
@@ -45,11 +47,11 @@ class Refused(Exception):
 
 
 class Gate:
-    """An ASGI application in front of another one, which answers by ``service``. ``tokens`` None lets everybody do
-    everything."""
+    """An ASGI application in front of another one, which answers by ``service``, and tells of ``backlog``. ``tokens``
+    None lets everybody do everything."""
 
-    def __init__(self, app: App, service: Service, tokens: Tokens | None, bounds: Bounds) -> None:
-        self._app, self._service, self._tokens, self._bounds = app, service, tokens, bounds
+    def __init__(self, app: App, service: Service, backlog: Backlog, tokens: Tokens | None, bounds: Bounds) -> None:
+        self._app, self._service, self._backlog, self._tokens, self._bounds = app, service, backlog, tokens, bounds
         self._known: dict[str, Token] = {}
         self._read_at = float("-inf")
 
@@ -64,11 +66,14 @@ class Gate:
                 await send(message)
 
         verb = wire.VERBS.get(scope["path"].removeprefix(wire.PREFIX)) if scope["type"] == "http" else None
+        if scope["type"] == "http":
+            scope.setdefault("state", {}).update(service=self._service, backlog=self._backlog)
         try:
             if verb is not None and scope["path"].startswith(wire.PREFIX) and scope["method"] == "POST":
-                state = scope.setdefault("state", {})
-                state["caller"], state["service"] = self._caller(scope, verb), self._service
+                scope["state"]["caller"] = self._caller(scope, verb)
                 receive = _again(await self._body(scope, receive), receive)
+            elif scope["type"] == "http" and scope["path"] == WAITING:
+                self._caller(scope, wire.VERBS["waiting"])
             await self._app(scope, receive, bounded_send)
         except Refused as refused:
             if not begun:

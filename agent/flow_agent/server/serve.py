@@ -18,6 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from flow_agent import events
+from flow_agent.backlog import Backlog
 from flow_agent.errors import FlowAgentError, InvalidInput
 from flow_agent.ports import Leases, Queue
 from flow_agent.server.app import application
@@ -106,7 +107,8 @@ async def served(queue: Queue, options: Options) -> AsyncIterator[str]:
     the certificate cannot be used, or the queue is broken.
     """
     news = News(queue)
-    gate = Gate(application(), Service(queue, news, options.leases), options.tokens, options.bounds)
+    service = Service(queue, news, options.leases)
+    gate = Gate(application(), service, Backlog(queue), options.tokens, options.bounds)
     protocol = type("Protocol", (_Protocol,), {"seconds": options.bounds.seconds})
     config = uvicorn.Config(
         gate,

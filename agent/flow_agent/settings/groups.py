@@ -191,33 +191,6 @@ class ProcessSettings(Group):
     )
 
 
-class DockerSettings(Group):
-    """How attempts are started in containers of a Docker engine, and what they may ask of it."""
-
-    url: Annotated[str, Option(metavar="URL")] = Field(
-        default="", description="Where the engine listens; default: `DOCKER_HOST`, else the usual socket."
-    )
-    certificates: Annotated[Path | None, Option(metavar="FOLDER")] = Field(
-        default=None, description="Folder with `ca.pem`, `cert.pem` and `key.pem` for an engine behind TLS."
-    )
-    image: Annotated[str, Option(metavar="IMAGE")] = Field(
-        default="",
-        description="Image of runs that name none; default: `python:X.Y-slim` of the Python that registered the flow.",
-    )
-    network: Annotated[str, Option(metavar="NAME")] = Field(
-        default="", description="Network of runs that name none; default: the engine's own."
-    )
-    allow: Annotated[Words, Option(("--docker-allow",), "WHAT")] = Field(
-        default=(),
-        description="What runs may have of this machine: volumes, ports, networks, host_network, gpus, host_config,"
-        " each also with one value, as `volumes:/data`; default: nothing.",
-    )
-    keep: Annotated[Literal["never", "failed", "always"], Option(("--keep-containers",))] = Field(
-        default="never", description="Containers that stay on the engine when all is told of them."
-    )
-    pull_within: Seconds = Field(default=1800.0, description="Seconds that the pull of an image may take.")
-
-
 class OutputSettings(Group):
     """What an attempt may write."""
 
@@ -274,8 +247,8 @@ class ProbesSettings(Group):
 
     listen: Annotated[str, Option(("--probes",), "ADDRESS")] = Field(
         default="",
-        description="HOST:PORT at which `/livez`, `/readyz` and `/metrics` are answered by HTTP; default: nowhere."
-        " Anybody who reaches it may ask.",
+        description="HOST:PORT at which `/livez`, `/readyz`, `/metrics` and `/waiting` are answered by HTTP; default:"
+        " nowhere. Anybody who reaches it may ask.",
     )
 
 

@@ -13,10 +13,10 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from flow_agent.home import home as default_home
 from flow_agent.model import Json
 from flow_agent.ports import Leases
+from flow_agent.settings.containers import DockerSettings, ECSSettings, KubernetesSettings
 from flow_agent.settings.groups import (
     AgentSettings,
     CacheSettings,
-    DockerSettings,
     FetchSettings,
     LeaseSettings,
     LogSettings,
@@ -83,6 +83,8 @@ class Settings(BaseSettings):
     report: ReportSettings = ReportSettings()
     process: ProcessSettings = ProcessSettings()
     docker: DockerSettings = DockerSettings()
+    kubernetes: KubernetesSettings = KubernetesSettings()
+    ecs: ECSSettings = ECSSettings()
     output: OutputSettings = OutputSettings()
     server: ServerSettings = ServerSettings()
     probes: ProbesSettings = ProbesSettings()

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 
-from flow_agent.model import AgentInfo, Attempt, Outcome, Waiting
+from flow_agent.model import COUNTED, AgentInfo, Attempt, Outcome, Waiting
 from flow_agent.queues.rules import Moment, Stored
 from flow_agent.queues.tables.rows import attempt_of
 from flow_agent.queues.tables.runs import Runs
@@ -48,10 +49,18 @@ class Claims(Runs):
 
     def waiting(self) -> list[Waiting]:
         counts: Counter[tuple[str, str]] = Counter()
-        for row in self._rows("waiting"):
-            counts[row["labels"], row["launcher"]] += row["queued"]
+        since: dict[tuple[str, str], float] = {}
+        for row in self._rows("waiting", most=COUNTED):
+            key = row["labels"], row["launcher"]  # flows with a limit have sets of their own
+            counts[key] += row["queued"]
+            since[key] = min(row["since"], since.get(key, math.inf))
         return [
-            Waiting(labels=frozenset(json.loads(labels)), launcher=launcher or None, queued=queued)
+            Waiting(
+                labels=frozenset(json.loads(labels)),
+                launcher=launcher or None,
+                queued=min(queued, COUNTED),
+                since=since[labels, launcher],
+            )
             for (labels, launcher), queued in counts.items()
         ]
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from flow_agent.errors import NotFound
-from flow_agent.model import PROMOTED_AT_ONCE, Parameter, Reason, Run, State, Submission
+from flow_agent.model import COUNTED, PROMOTED_AT_ONCE, Parameter, Reason, Run, State, Submission
 from flow_agent.ports import Queue
 from flow_agent.testing import ManualClock
 from flow_agent.testing.queue_contract.common import OpenAgain, agent, registration, submitted, won
@@ -207,3 +207,24 @@ class Submitting:
         await queue.cancel((await submitted(queue, labels=frozenset({"eu"}))).id)
         found = {(w.labels, w.launcher): w.queued for w in await queue.waiting()}
         assert found == {(frozenset({"gpu"}), None): 2, (frozenset(), "docker"): 1}
+
+    async def test_waiting_tells_since_when_what_was_submitted_first_waits(self, queue: Queue, clock: ManualClock):
+        await queue.register([registration()])
+        late = clock.now() + 5
+        await submitted(queue, due_at=late)
+        clock.advance(2)
+        await submitted(queue, priority=7, labels=frozenset({"gpu"}))
+        first = await submitted(queue, labels=frozenset({"gpu"}))
+        clock.advance(20)
+        await submitted(queue)
+        await submitted(queue, labels=frozenset({"gpu"}))
+        (claimed,) = await queue.claim(agent(labels=frozenset({"gpu"})), 1, "r1")  # and it promotes what is due
+        assert claimed.run.priority == 7
+        found = {w.labels: w.since for w in await queue.waiting()}
+        assert found == {frozenset({"gpu"}): first.created_at, frozenset(): late}
+
+    async def test_waiting_counts_no_more_than_it_has_to(self, queue: Queue):
+        await queue.register([registration()])
+        for number in range(0, COUNTED + 1, 5_000):
+            await queue.submit([Submission(flow="add")] * min(5_000, COUNTED + 1 - number))
+        assert [w.queued for w in await queue.waiting()] == [COUNTED]

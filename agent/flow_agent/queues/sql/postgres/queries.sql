@@ -169,11 +169,16 @@ order by runs.id limit %(limit)s
 for update of runs skip locked;
 
 -- name: waiting
--- Queued runs by requirement set, out of the claim's index alone.
-select s.labels, s.launcher, q.queued
-from (
-    select requirement_set, count(*) as queued from runs where state = 'queued' group by requirement_set
-) as q join requirement_sets as s on s.id = q.requirement_set
+-- Queued runs by requirement set, as far as they are counted: of each set a piece of the claim's index alone.
+select s.labels, s.launcher, q.queued, greatest(r.created_at, coalesce(r.due_at, r.created_at)) as since
+from requirement_sets as s
+cross join lateral (
+    select count(*) as queued, min(piece.id) as oldest from (
+        select id from runs
+        where state = 'queued' and requirement_set = s.id order by priority desc, id limit %(most)s
+    ) as piece
+) as q
+join runs as r on r.id = q.oldest
 order by s.id;
 
 -- name: next_due

@@ -121,13 +121,25 @@ where state = 'running' and lease_until is null and launcher = :launcher and sco
 order by id limit :limit;
 
 -- name: waiting
--- Queued runs by requirement set, out of the claim's index alone.
-select s.labels, s.launcher, q.queued
+-- Queued runs by requirement set, as far as they are counted: of each set a piece of the claim's index alone.
+select q.labels, q.launcher, q.queued, max(r.created_at, coalesce(r.due_at, r.created_at)) as since
 from (
-    select requirement_set, count(*) as queued from runs indexed by runs_queued
-    where state = 'queued' group by requirement_set
-) as q join requirement_sets as s on s.id = q.requirement_set
-order by s.id;
+    select s.id, s.labels, s.launcher,
+        (
+            select count(*) from (
+                select 1 from runs indexed by runs_queued
+                where state = 'queued' and requirement_set = s.id limit :most
+            )
+        ) as queued,
+        (
+            select min(id) from (
+                select id from runs indexed by runs_queued
+                where state = 'queued' and requirement_set = s.id order by priority desc, id limit :most
+            )
+        ) as oldest
+    from requirement_sets as s
+) as q join runs as r on r.id = q.oldest
+order by q.id;
 
 -- name: next_due
 -- When the next scheduled run becomes due.

@@ -1,0 +1,302 @@
+"""Attempts in tasks of ECS, on Fargate or EC2, each in a container that prepares itself (``inside``).
+
+ECS has nothing that is made and waits. So the ref is the token with which the task will be started, and is written down
+before: whoever takes the attempt over finds the task by it, or finds that there is none. A repeated request with the
+same token starts no second task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import secrets
+import tempfile
+from collections.abc import AsyncGenerator, Collection, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from flow_agent import events, plugins, retry
+from flow_agent.errors import CloudError, LaunchError, ResultError
+from flow_agent.launchers import ecs_ends as ends
+from flow_agent.launchers import ecs_task as made
+from flow_agent.launchers.ecs_allow import refuse
+from flow_agent.launchers.ecs_client import Nobody, Services, connected
+from flow_agent.launchers.ecs_log import TaskLog
+from flow_agent.launchers.ecs_tasks import Held, Tasks, container_of
+from flow_agent.launchers.handed import ending_of, orders_of, packed
+from flow_agent.model import Ending, LaunchSpec, LogLine, Reason
+from flow_agent.ports import ResultStore, Sink
+
+TOLD_WITHIN = 10.0
+"""Seconds for which whoever lets an attempt go waits for that."""
+LARGEST_ORDERS = 4_096
+"""Characters of orders that travel with the request; larger ones go through the result store."""
+STORED_WITHIN = 60.0
+SOON, LATE = 0.5, 10.0
+"""Seconds between two looks at a log, while there is something new in it, and at most."""
+BEHIND = 30.0
+"""Seconds after the end of a task for which its log may still be on its way."""
+UNHEARD = "no log group is configured (ecs.log_group): what the flow writes is not seen, nor where its result lies"
+
+
+class ECSLauncher:
+    """Gives each attempt a task of its own. ``pending``: seconds that one may wait for room and for its start."""
+
+    name = "ecs"
+    takes_secrets = False
+
+    def __init__(self, services: Services, tasks: anyio.abc.TaskGroup, wishes: made.Wishes, *, pending: float) -> None:
+        self._services, self._group, self._wishes, self._pending = services, tasks, wishes, pending
+        self.scope = f"{services.account}/{services.region}/{wishes.cluster}"
+        self.tasks = Tasks(services)
+        self._own = {
+            "task_role": wishes.task_role,
+            "execution_role": wishes.execution_role,
+            "cluster": wishes.cluster,
+        }
+
+    async def create(self, spec: LaunchSpec) -> str:
+        """See that there is a task definition; the task itself comes with ``go``."""
+        refuse(spec, self._wishes.allow, self._own)
+        nonce = secrets.token_hex(8)
+        orders = await self._orders(spec, nonce)
+        try:
+            if (arn := spec.container.get("task_definition_arn")) is not None:
+                definition = await self.tasks.described(str(arn))
+                self._check_secrets(spec, definition)
+            else:
+                wanted = made.definition(spec, self._wishes, self._services.region)
+                definition = await self.tasks.registered(wanted)
+        except CloudError as error:
+            raise LaunchError(str(error), transient=error.transient, hint=error.hint) from error
+        container = container_of(definition)
+        request = made.request(
+            spec,
+            self._wishes,
+            definition=definition["taskDefinitionArn"],
+            container=str(container["name"]),
+            orders=orders,
+            nonce=nonce,
+        )
+        held = Held(ref=f"{request['cluster']}/{request['clientToken']}", request=request, nonce=nonce)
+        held.container = container
+        return self.tasks.hold(held).ref
+
+    @staticmethod
+    def _check_secrets(spec: LaunchSpec, definition: Mapping[str, Any]) -> None:
+        there = {each["name"] for each in container_of(definition).get("secrets") or ()}
+        assert spec.registration is not None
+        if missing := [name for name in spec.registration.secrets if name not in there]:
+            raise LaunchError(
+                f"flow {spec.flow!r} declares the secret {missing[0]!r}, which the task definition that its run config"
+                " names does not give to its container",
+                hint="add it to `secrets` of that container, with the ARN of a secret or of a parameter",
+                reason=Reason.SECRET_NOT_FOUND,
+            )
+
+    async def _orders(self, spec: LaunchSpec, nonce: str) -> str:
+        """What the task is told: its orders, or, where they are large, where in the result store they lie."""
+        text = orders_of(spec, nonce, fetch_for=self._wishes.fetch_for, write_for=self._wishes.write_for).text()
+        short = packed(text)
+        registration = spec.registration
+        assert registration is not None
+        if len(short) <= LARGEST_ORDERS or registration.result is None:
+            return short
+        store: ResultStore = plugins.load("results", registration.result["type"]).from_description(registration.result)
+        location = f"{store.render(spec.flow, spec.run_id, spec.attempt)}.orders"
+
+        async def on_wait(wait: float, error: BaseException) -> None:
+            events.cloud_waits(f"orders of {spec.run_id}", wait, error)
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = anyio.Path(folder) / "orders"
+            await path.write_text(text, encoding="utf-8")
+            try:
+                await retry.storing(STORED_WITHIN, lambda: store.put(location, Path(path), Nobody()), on_wait)
+            except (ResultError, OSError) as error:
+                raise LaunchError(
+                    f"the orders of flow {spec.flow!r} are too large for ECS, and could not be left in its result"
+                    f" store: {error}",
+                    transient=getattr(error, "transient", False),
+                    hint="let the agent's own credentials write there, or submit smaller parameters",
+                ) from error
+        told = {"store": dict(registration.result), "location": location}
+        return packed(json.dumps({**told, "sha256": hashlib.sha256(text.encode()).hexdigest()}, default=dict))
+
+    async def go(self, ref: str) -> None:
+        """Start the task; while there is no room or no answer, as soon as there is. One that was stopped stays so."""
+        held = self.tasks.here(ref)
+        if held is None or held.went or held.request is None:
+            return
+        held.went = True  # from here on it may have been started
+        done = anyio.Event()
+        self._group.start_soon(self._go, held, done, name=f"go of {ref}")
+        with anyio.move_on_after(TOLD_WITHIN):
+            await done.wait()
+
+    async def _go(self, held: Held, done: anyio.Event) -> None:
+        try:
+            async with held.lock:
+                if not held.stopped:
+                    await self.tasks.start(held, self._pending)
+        except CloudError as error:
+            what = (
+                f"no room was found within {self._pending:g} s (ecs.pending)" if error.transient else "it was refused"
+            )
+            held.failure = LaunchError(f"its task could not be started, {what}: {error}", hint=error.hint)
+        finally:
+            done.set()
+            held.tell()
+
+    async def extend(self, ref: str, deadline: float) -> None:
+        """Nothing: a task outlives the lease of whoever watches it."""
+
+    async def wait(self, ref: str, sink: Sink, *, attempt: int, after: int = 0) -> Ending:
+        """Follow the task to its end."""
+        try:
+            held = await self.tasks.known(ref)
+        except CloudError as error:
+            raise LaunchError(f"its task cannot be looked for: {error}", hint=error.hint) from error
+        if held is None:
+            return Ending(lost=f"there is no such task as {ref}")
+        if not await self._begun(held):
+            return Ending(signal=9, ended_by="stop")
+        assert held.task is not None
+        if "taskArn" not in held.task:
+            return Ending(lost="no task was started for it: its agent ended between writing that down and asking ECS")
+        stream = made.stream_of(held.container, held.task["taskArn"])
+        if stream is None:
+            return await self._unheard(held, sink, attempt=attempt, after=after)
+        log = TaskLog(self._services, ref, held.nonce, (stream[0], stream[2]), attempt=attempt, after=after)
+        await self._read(held, log, sink)
+        told = log.exit
+        if told is not None and (told.get("ended_by") == "stop" or not (told.get("receipt") or {}).get("ok")):
+            await self._ended(held, BEHIND)  # only ECS knows of memory, and of who stopped it
+        if log.failed is not None and not held.stopped:
+            raise LaunchError(str(log.failed.get("detail", "")), reason=_reason(log.failed.get("reason")))
+        if told is None:
+            return ends.ending(held.task, held.name, stopped=held.stopped, tail=log.tail, said=log.said, heard=True)
+        return ends.corrected(ending_of(told), held.task, held.name, stopped=held.stopped)
+
+    async def _begun(self, held: Held) -> bool:
+        """Whether its container has begun, or the attempt ended before it could; if not, it was stopped.
+
+        Raises LaunchError: it waited in vain.
+        """
+        until = anyio.current_time() + self._pending
+        while ends.state(held.task) == "waits":
+            if held.failure is not None:
+                if held.stopped:
+                    return False
+                raise held.failure
+            if held.stopped and held.settled and held.task is None:
+                return False
+            changed = held.changed
+            with anyio.move_on_after(until - anyio.current_time() if held.task is not None else None) as scope:
+                await changed.wait()
+            if scope.cancelled_caught and not held.stopped:
+                await self.tasks.stop(held)
+                raise LaunchError(
+                    f"its task did not start within {self._pending:g} s (ecs.pending): it is"
+                    f" {(held.task or {}).get('lastStatus')}",
+                    hint="see its image, its subnets, and the room of its cluster",
+                )
+        return True
+
+    async def _read(self, held: Held, log: TaskLog, sink: Sink) -> None:
+        """Hand over what the task writes, until its last word, or until no more can come.
+
+        Raises LaunchError: the log cannot be read.
+        """
+        pause, until = SOON, None
+        while True:
+            seen = ends.state(held.task)
+            if seen == "ended" and until is None:
+                until = anyio.current_time() + BEHIND
+            try:
+                found = await retry.reached(
+                    lambda: log.read(sink), lambda wait, error: events.cloud_waits(held.ref, wait, error)
+                )
+            except CloudError as error:
+                raise LaunchError(f"the log of its task cannot be read: {error}", hint=error.hint) from error
+            silent = (held.task or {}).get("stopCode") == "TaskFailedToStart" or held.stopped
+            if log.over or (until is not None and (anyio.current_time() > until or silent)):
+                return
+            pause = SOON if found or until is not None else min(LATE, pause * 1.5)
+            changed = held.changed
+            with anyio.move_on_after(pause):
+                await changed.wait()
+
+    async def _unheard(self, held: Held, sink: Sink, *, attempt: int, after: int) -> Ending:
+        if after == 0:
+            line = LogLine(
+                attempt=attempt, source="flow", seq=1, time=0.0, text=UNHEARD, level="WARNING",
+                logger="flow_agent.launcher",
+            )  # fmt: skip
+            await sink([line])
+        await self._ended(held, None)
+        assert held.task is not None
+        return ends.ending(held.task, held.name, stopped=held.stopped, tail="", said="", heard=False)
+
+    @staticmethod
+    async def _ended(held: Held, seconds: float | None) -> None:
+        """Wait until ECS says that nothing of it runs, at most so long."""
+        with anyio.move_on_after(seconds):
+            while ends.state(held.task) != "ended":
+                await held.changed.wait()
+
+    async def stop(self, ref: str, grace: float) -> None:  # noqa: ARG002 - the definition says it
+        """Have ECS end the task, whose definition says how long it may take."""
+        held = self.tasks.here(ref) or (await self.tasks.known(ref) if "/" in ref else None)
+        if held is None or ends.state(held.task) == "ended":
+            return
+        held.stopped = True
+        held.tell()
+        async with held.lock:  # else what starts it could come in behind us
+            if held.went:
+                await self.tasks.stop(held)
+        held.settled = True
+        held.tell()
+
+    async def remove(self, ref: str) -> None:
+        """Forget the attempt: ECS forgets its task by itself, an hour after its end."""
+        self.tasks.forget(ref)
+
+    def hand_over(self, ref: str) -> None:
+        """See ``RemoteLauncher.hand_over``."""
+        self.tasks.forget(ref)
+
+    async def adopt(self, refs: Collection[str]) -> None:
+        """Nothing is left of attempts that never began: there is no task before ``go``."""
+
+
+def _reason(word: object) -> Reason:
+    try:
+        return Reason(str(word))
+    except ValueError:
+        return Reason.LAUNCH_FAILED
+
+
+@contextlib.asynccontextmanager
+async def open_launcher(
+    home: Path,  # noqa: ARG001 - of the protocol
+    agent: str,  # noqa: ARG001 - as above
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> AsyncGenerator[ECSLauncher]:
+    """The launcher of one agent; ``options`` are the settings below ``ecs``. Closing it leaves its tasks alone.
+
+    Raises CloudError: there are no credentials, or AWS does not answer.
+    """
+    wishes = made.Wishes.of(options)
+    async with connected(options) as services, anyio.create_task_group() as tasks:
+        launcher = ECSLauncher(services, tasks, wishes, pending=float(options.get("pending") or 900.0))
+        tasks.start_soon(launcher.tasks.watch, name="tasks of ECS")
+        try:
+            yield launcher
+        finally:
+            tasks.cancel_scope.cancel()

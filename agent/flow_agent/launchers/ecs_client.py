@@ -1,0 +1,100 @@
+"""The services of AWS that tasks need, and what their errors mean here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from flow_agent.errors import CloudError, SecretNotFound, StoreError
+from flow_agent.objects.aws import AwsClient, aws_client
+from flow_agent.objects.aws_errors import code, status
+from flow_agent.objects.base import ANSWER_WITHIN
+
+BUSY = frozenset(
+    {"ServerException", "LimitExceededException", "ServiceUnavailableException", "OperationAbortedException"}
+    | {"BlockedException", "UpdateInProgressException", "RequestLimitExceeded", "ThrottlingException"}
+)
+"""Words of ECS and CloudWatch for what may pass."""
+HINTS = {
+    "ClusterNotFoundException": "see ecs.cluster, and the region",
+    "AccessDeniedException": "let the agent's role do ecs:RegisterTaskDefinition, DescribeTaskDefinition, RunTask,"
+    " DescribeTasks, ListTasks, StopTask, logs:GetLogEvents, and iam:PassRole for the roles of tasks",
+    "PlatformUnknownException": "see platformVersion in run_task_kwargs",
+}
+
+
+class Nobody:
+    """The agent's own credentials come from its surroundings: a flow's secrets are no business of theirs."""
+
+    async def get(self, name: str) -> str:
+        """See ``ports.SecretResolver.get``.
+
+        Raises SecretNotFound.
+        """
+        raise SecretNotFound(f"secret {name!r} is not used here")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """ECS and CloudWatch of one account and region."""
+
+    ecs: AwsClient
+    logs: AwsClient
+    account: str
+    region: str
+
+    async def call(self, what: str, method: str, **arguments: Any) -> dict[str, Any]:
+        """What ECS answers.
+
+        Raises CloudError: ``transient`` if another try can help.
+        """
+        return await _called(self.ecs, what, method, arguments)
+
+    async def logged(self, what: str, method: str, **arguments: Any) -> dict[str, Any]:
+        """What CloudWatch's logs answer.
+
+        Raises CloudError.
+        """
+        return await _called(self.logs, what, method, arguments)
+
+
+async def _called(client: AwsClient, what: str, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = await client.call(
+            what, ANSWER_WITHIN, partial(getattr(client.sdk, method), **arguments)
+        )
+    except StoreError as error:
+        raise _explained(error) from error
+    return answer
+
+
+def _explained(error: StoreError) -> CloudError:
+    word = code(error.__cause__)
+    asks_for_more = word == "ClientException" and "Too many concurrent attempts" in str(error)
+    transient = error.transient or word in BUSY or asks_for_more
+    # Hints of the object stores are about objects; without an answer they are about credentials, and true here too.
+    hint = HINTS.get(word) or (error.hint if status(error.__cause__) is None else None)
+    return CloudError(str(error), transient=transient, code=word, retry_after=error.retry_after, hint=hint)
+
+
+@asynccontextmanager
+async def connected(options: Mapping[str, Any]) -> AsyncGenerator[Services]:
+    """The services; ``options`` are the settings below ``ecs``.
+
+    Raises CloudError: boto3 is not there, there are no credentials, or nobody answers.
+    """
+    given = {"region_name": options.get("region") or None, "endpoint_url": options.get("endpoint") or None}
+    made = {name: value for name, value in given.items() if value is not None}
+    async with AsyncExitStack() as stack:
+        try:
+            ecs, logs, sts = [
+                await stack.enter_async_context(aws_client(service, made, Nobody(), needs="the launcher ecs"))
+                for service in ("ecs", "logs", "sts")
+            ]
+        except StoreError as error:
+            raise _explained(error) from error
+        who = await _called(sts, "asking AWS whose credentials these are", "get_caller_identity", {})
+        yield Services(ecs=ecs, logs=logs, account=str(who["Account"]), region=str(ecs.sdk.meta.region_name))

@@ -1,0 +1,62 @@
+"""Reads what a task wrote to CloudWatch, piece by piece: nothing twice, and what is lost is seen to be lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flow_agent.errors import CloudError
+from flow_agent.launchers.ecs_client import Services
+from flow_agent.launchers.marked_log import MarkedLog
+from flow_agent.ports import Sink
+
+PIECES = 64
+"""Events that one of our lines may be cut into: the driver cuts at 16 KiB, CloudWatch at 256."""
+
+
+class TaskLog(MarkedLog):
+    """``stream`` is log group and log stream of the task's container."""
+
+    def __init__(
+        self, services: Services, ref: str, nonce: str, stream: tuple[str, str], *, attempt: int, after: int
+    ) -> None:
+        super().__init__(ref, nonce, attempt=attempt, after=after)
+        self._services, (self._group, self._stream) = services, stream
+        self._next: str | None = None
+        self._torn = ""
+        self._pieces = 0
+
+    async def read(self, sink: Sink) -> int:
+        """Hand over what is there and was not read yet; gives how many events that were.
+
+        Raises CloudError: the log cannot be read now, or at all.
+        """
+        count = 0
+        while not self.over:
+            query: dict[str, Any] = {"logGroupName": self._group, "logStreamName": self._stream, "startFromHead": True}
+            if self._next is not None:
+                query["nextToken"] = self._next
+            try:
+                answer = await self._services.logged(f"reading the log {self._stream}", "get_log_events", **query)
+            except CloudError as error:
+                if error.code == "ResourceNotFoundException":
+                    return count  # nothing has been written yet
+                raise
+            events = answer["events"]
+            await self.take([line for event in events for line in self._whole(event["message"])], sink)
+            count += len(events)
+            # At the end CloudWatch gives the token that it was given.
+            ended = answer["nextForwardToken"] == self._next
+            self._next = answer["nextForwardToken"]
+            if ended or not events:
+                return count
+        return count
+
+    def _whole(self, message: str) -> list[bytes]:
+        """The line that ``message`` ends; none while there is more to come."""
+        text = self._torn + message.removesuffix("\n")
+        data = text.encode()
+        if self.is_torn(data) and self._pieces < PIECES:
+            self._torn, self._pieces = text, self._pieces + 1
+            return []
+        self._torn, self._pieces = "", 0
+        return [data]

@@ -1,0 +1,209 @@
+"""From a launch spec to a task definition and a request to run it, in the words of ECS. Nothing secret stands in
+either: whoever may describe tasks can read them."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flow_agent.ecs_options import is_secret_arn
+from flow_agent.errors import LaunchError
+from flow_agent.model import LaunchSpec, Reason
+
+CONTAINER = "flow"
+FAMILY = "flow-agent"
+ORDERS, NONCE = "FLOW_AGENT_RUN_ORDERS", "FLOW_AGENT_RUN_NONCE"
+"""Variables of the task: what it is to do, and what its marked lines begin with, for whoever takes it over."""
+MARGIN = 10
+"""Seconds that a container has to report, beyond the grace of its attempt."""
+LONGEST_STOP = 120
+"""Seconds that ECS waits at most between SIGTERM and SIGKILL."""
+LARGEST_OVERRIDE = 8_192
+"""Characters of all overrides of a task: ECS takes no more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """The settings below ``ecs`` that are about making tasks."""
+
+    cluster: str = "default"
+    launch_type: str = "FARGATE"
+    image: str = ""
+    cpu: int = 256
+    memory: int = 512
+    subnets: Sequence[str] = ()
+    security_groups: Sequence[str] = ()
+    public_ip: bool = False
+    task_role: str = ""
+    execution_role: str = ""
+    log_group: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    allow: Sequence[str] = ()
+    fetch_for: float = 600.0
+    write_for: float = 600.0
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Wishes:
+        """Those in ``options``."""
+        return cls(**{name: options[name] for name in cls.__dataclass_fields__ if name in options})
+
+
+def token_of(spec: LaunchSpec) -> str:
+    """What names the attempt to ECS: the token by which a repeated request starts no second task, and by which its
+    task is found again. At most 36 characters."""
+    return f"{spec.run_id}-{spec.attempt}"
+
+
+def definition(spec: LaunchSpec, wishes: Wishes, region: str) -> dict[str, Any]:
+    """The task definition of ``spec``, named by its content: one that is there already is used again.
+
+    Raises LaunchError: nobody names an image, or a secret has no ARN.
+    """
+    asked = spec.container
+    made = copy.deepcopy(dict(asked.get("task_definition") or {}))
+    containers = made.get("containerDefinitions") or []
+    flow = next((each for each in containers if each.get("name") == CONTAINER), containers[0] if containers else {})
+    others = [each for each in containers if each is not flow]
+    kind = asked.get("launch_type") or wishes.launch_type
+    made["containerDefinitions"] = [_flow(flow, spec, wishes, region), *others]
+    made["cpu"] = str(asked.get("cpu") or made.get("cpu") or wishes.cpu)
+    made["memory"] = str(asked.get("memory") or made.get("memory") or wishes.memory)
+    if not others:  # on EC2 the limit of the container is what holds it
+        made["containerDefinitions"][0] = {"memory": int(made["memory"]), **made["containerDefinitions"][0]}
+    made["requiresCompatibilities"] = [kind]
+    if kind == "FARGATE":
+        made["networkMode"] = "awsvpc"
+    for name, direct, own in (
+        ("taskRoleArn", "task_role_arn", wishes.task_role),
+        ("executionRoleArn", "execution_role_arn", wishes.execution_role),
+    ):
+        if role := asked.get(direct) or made.get(name) or own:
+            made[name] = role
+    made.pop("family", None)
+    digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
+    return {**made, "family": f"{FAMILY}-{digest[:24]}"}
+
+
+def _flow(flow: Mapping[str, Any], spec: LaunchSpec, wishes: Wishes, region: str) -> dict[str, Any]:
+    image = spec.image or flow.get("image") or wishes.image
+    if not image:
+        raise LaunchError(
+            f"no image is named for flow {spec.flow!r}: neither by its storage nor by its run config, its"
+            " task_definition or the settings of this agent",
+            hint="give ECSRun(image=...), or set ecs.image; it needs flow-agent in it",
+        )
+    made = {
+        **flow,
+        "name": CONTAINER,
+        "image": image,
+        "essential": True,
+        "entryPoint": ["flow-agent"],
+        "command": ["inside", "--variable", ORDERS],
+        "stopTimeout": min(LONGEST_STOP, math.ceil(spec.grace) + MARGIN),
+    }
+    if found := _secrets(spec, wishes, flow.get("secrets") or ()):
+        made["secrets"] = found
+    if wishes.log_group and "logConfiguration" not in made:
+        options = {"awslogs-group": wishes.log_group, "awslogs-region": region, "awslogs-stream-prefix": FAMILY}
+        made["logConfiguration"] = {"logDriver": "awslogs", "options": options}
+    return made
+
+
+def _secrets(spec: LaunchSpec, wishes: Wishes, given: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    found = {each["name"]: each["valueFrom"] for each in given}
+    for name in spec.registration.secrets if spec.registration is not None else ():
+        if name in found:
+            continue
+        arn = wishes.secrets.get(name, "")
+        if not arn or not is_secret_arn(arn):
+            what = f"ecs.secrets has {arn!r} for it" if arn else "ecs.secrets has none for it"
+            raise LaunchError(
+                f"flow {spec.flow!r} declares the secret {name!r}, which a task gets by an ARN of Secrets Manager or"
+                f" SSM only, and {what}",
+                hint=f"whoever runs the agent may set ecs.secrets, as {name}=arn:aws:secretsmanager:...",
+                reason=Reason.SECRET_NOT_FOUND,
+            )
+        found[name] = arn
+    return [{"name": name, "valueFrom": arn} for name, arn in sorted(found.items())]
+
+
+def request(
+    spec: LaunchSpec, wishes: Wishes, *, definition: str, container: str, orders: str, nonce: str
+) -> dict[str, Any]:
+    """The arguments of ``run_task``; ``definition`` is the ARN, ``container`` the name of the one that runs the flow.
+
+    Raises LaunchError: the orders are too large.
+    """
+    asked = spec.container
+    network = asked.get("network") or {}
+    kind = asked.get("launch_type") or wishes.launch_type
+    overrides: dict[str, Any] = {
+        "containerOverrides": [
+            {
+                "name": container,
+                "command": ["inside", "--variable", ORDERS],
+                "environment": [{"name": ORDERS, "value": orders}, {"name": NONCE, "value": nonce}],
+            }
+        ]
+    }
+    if asked.get("task_definition_arn"):
+        overrides |= {name: asked[name] for name in ("cpu", "memory") if asked.get(name)}
+        roles = {"taskRoleArn": "task_role_arn", "executionRoleArn": "execution_role_arn"}
+        overrides |= {name: asked[direct] for name, direct in roles.items() if asked.get(direct)}
+    if len(json.dumps(overrides)) > LARGEST_OVERRIDE:
+        raise LaunchError(
+            f"the orders of flow {spec.flow!r} take {len(orders)} characters, and ECS takes {LARGEST_OVERRIDE} in all",
+            hint="give the flow a result store, such as S3Result: large parameters travel through that",
+        )
+    token = token_of(spec)
+    made = {
+        "cluster": asked.get("cluster") or wishes.cluster,
+        "taskDefinition": definition,
+        "count": 1,
+        "launchType": kind,
+        "overrides": overrides,
+        "startedBy": token,
+        "clientToken": token,
+        "tags": [{"key": "flow-agent:run", "value": spec.run_id}, {"key": "flow-agent:flow", "value": spec.flow[:256]}],
+    }
+    subnets = network.get("subnets") or list(wishes.subnets)
+    if subnets:
+        public = network.get("assign_public_ip", wishes.public_ip)
+        made["networkConfiguration"] = {
+            "awsvpcConfiguration": {
+                "subnets": subnets,
+                "securityGroups": network.get("security_groups") or list(wishes.security_groups),
+                "assignPublicIp": "ENABLED" if public else "DISABLED",
+            }
+        }
+    extra = dict(asked.get("run_task_kwargs") or {})
+    if "capacityProviderStrategy" in extra:
+        made.pop("launchType")  # ECS takes one of them
+    # What names the attempt, and what it is to do, stays ours.
+    kept = ("cluster", "taskDefinition", "count", "overrides", "startedBy", "clientToken")
+    return {**made, **extra, **{name: made[name] for name in kept}}
+
+
+def stream_of(container: Mapping[str, Any], task_arn: str) -> tuple[str, str, str] | None:
+    """Log group, region and stream that the container of the task writes to; None: nothing that can be read."""
+    logging = container.get("logConfiguration") or {}
+    options = logging.get("options") or {}
+    prefix = options.get("awslogs-stream-prefix")
+    if logging.get("logDriver") != "awslogs" or not prefix or not options.get("awslogs-group"):
+        return None
+    task = task_arn.rpartition("/")[2]
+    return options["awslogs-group"], options.get("awslogs-region", ""), f"{prefix}/{container['name']}/{task}"
+
+
+def nonce_of(task: Mapping[str, Any]) -> str:
+    """The nonce of the attempt in ``task``; empty if that is none of ours."""
+    for container in (task.get("overrides") or {}).get("containerOverrides") or ():
+        for each in container.get("environment") or ():
+            if each["name"] == NONCE:
+                return str(each["value"])
+    return ""

@@ -1,0 +1,139 @@
+{{- define "flow-agent.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{/* At most 50 characters: "-server" and its like follow, and 63 is the most that a label may have. */}}
+{{- define "flow-agent.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else }}
+{{- $name := include "flow-agent.name" . }}
+{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 50 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "flow-agent.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride }}
+{{- end }}
+
+{{- define "flow-agent.selector" -}}
+app.kubernetes.io/name: {{ include "flow-agent.name" .top }}
+app.kubernetes.io/instance: {{ .top.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* The labels and annotations of an object: a dict of top, component, annotations. */}}
+{{- define "flow-agent.metadata" -}}
+labels:
+  {{- include "flow-agent.labels" . | nindent 2 }}
+{{- $annotations := merge (dict) (default (dict) .annotations) .top.Values.commonAnnotations }}
+{{- with $annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "flow-agent.labels" -}}
+{{- $labels := dict "helm.sh/chart" (printf "%s-%s" .top.Chart.Name .top.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") "app.kubernetes.io/managed-by" .top.Release.Service }}
+{{- $_ := set $labels "app.kubernetes.io/version" (.top.Chart.AppVersion | trunc 63) }}
+{{- $own := include "flow-agent.selector" . | fromYaml }}
+{{- toYaml (merge (dict) $own $labels (default (dict) .labels) .top.Values.commonLabels) }}
+{{- end }}
+
+{{- define "flow-agent.image" -}}
+{{- with .Values.image }}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ default $.Chart.AppVersion .tag }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{- define "flow-agent.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "flow-agent.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "flow-agent.jobServiceAccount" -}}
+{{- default (printf "%s-job" (include "flow-agent.fullname" .)) .Values.jobServiceAccount.name }}
+{{- end }}
+
+{{/* The namespaces of Jobs, as a JSON list. */}}
+{{- define "flow-agent.jobNamespaces" -}}
+{{- default (list (include "flow-agent.namespace" .)) .Values.jobNamespaces | toJson }}
+{{- end }}
+
+{{- define "flow-agent.port" -}}
+{{- $port := regexFind "[0-9]+$" . }}
+{{- if not $port }}{{ fail (printf "%q is no address: expected HOST:PORT, as :8080" .) }}{{ end }}
+{{- $port }}
+{{- end }}
+
+{{- define "flow-agent.probesPort" -}}
+{{- include "flow-agent.port" ((.Values.config.probes).listen | default "") }}
+{{- end }}
+
+{{- define "flow-agent.serverPort" -}}
+{{- include "flow-agent.port" ((.Values.config.server).listen | default "") }}
+{{- end }}
+
+{{- define "flow-agent.serverURL" -}}
+{{ ternary "https" "http" (ne .Values.server.tlsSecret "") }}://{{ include "flow-agent.fullname" . }}-server.{{ include "flow-agent.namespace" . }}:{{ .Values.server.service.port }}
+{{- end }}
+
+{{/* What an agent of this release would take, as the server is asked for it. */}}
+{{- define "flow-agent.waitingQuery" -}}
+{{- $words := list }}
+{{- range (.Values.config.agent).launchers }}{{ $words = append $words (printf "launcher=%s" (urlquery .)) }}{{ end }}
+{{- range (.Values.config.agent).labels }}{{ $words = append $words (printf "label=%s" (urlquery .)) }}{{ end }}
+{{- with $words }}?{{ join "&" . }}{{ end }}
+{{- end }}
+
+{{- define "flow-agent.checks" -}}
+{{- $queue := default "" .Values.config.queue }}
+{{- if regexMatch "//[^/@]*:[^/@]*@" $queue }}
+{{- fail "config.queue holds a password, and would stand in a ConfigMap: put the URL into a Secret, and name it in existingSecret and existingSecretQueueKey" }}
+{{- end }}
+{{- if .Values.config.queue_token }}
+{{- fail "config.queue_token would stand in a ConfigMap: put it into a Secret, and name it in existingSecret and existingSecretTokenKey" }}
+{{- end }}
+{{- $keyed := and .Values.existingSecret .Values.existingSecretQueueKey }}
+{{- if not (or .Values.server.enabled $queue $keyed) }}
+{{- fail "no queue is named, and one in the pod would end with it: set server.enabled, config.queue, or existingSecret with existingSecretQueueKey" }}
+{{- end }}
+{{- if and (gt (int .Values.server.replicaCount) 1) (not .Values.server.existingSecret) }}
+{{- fail "server.replicaCount is more than 1, which needs a queue in PostgreSQL: name its Secret in server.existingSecret" }}
+{{- end }}
+{{- if and .Values.ingress.enabled (not .Values.server.enabled) }}
+{{- fail "ingress.enabled leads to the server, which server.enabled leaves out: set both" }}
+{{- end }}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) }}
+{{- fail "ingress.hosts is empty: name the hosts that lead to the server" }}
+{{- end }}
+{{- if and .Values.autoscaling.enabled (eq (int .Values.autoscaling.minReplicas) 0) (or (eq .Values.autoscaling.kind "hpa") (not (or .Values.server.enabled .Values.autoscaling.url))) }}
+{{- fail "autoscaling.minReplicas is 0: that needs KEDA, and a server of this release or autoscaling.url to ask while there are no agents" }}
+{{- end }}
+{{- end }}
+
+{{/* The settings file: what stands in config, without the home, which is a variable. */}}
+{{- define "flow-agent.toml" -}}
+{{- $settings := omit (deepCopy .Values.config) "home" "queue_token" }}
+{{- toToml $settings }}
+{{- end }}
+
+{{- define "flow-agent.container" -}}
+image: {{ include "flow-agent.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  {{- toYaml .Values.securityContext | nindent 2 }}
+{{- end }}
+
+{{/* What all pods have in common. */}}
+{{- define "flow-agent.pod" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- end }}

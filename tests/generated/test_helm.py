@@ -1,0 +1,529 @@
+"""The Helm chart: what it renders is valid for each Helm and each Kubernetes, and its texts come from its values."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from command import unless_all_is_required
+from flow_agent.cli import VERBS
+from flow_agent.settings import Leaf, leaves, load
+from flow_agent.version import __version__
+from generated.test_settings_views import held, sample
+from servers.process import FOLDER, installed
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "flow-agent"
+HELMS = ["helm3", "helm4"]
+KUBERNETES = ["1.27", "1.30", "1.33", "1.35", "1.37"]
+
+SQLITE = {"server": {"enabled": True}}
+MATRIX: dict[str, dict[str, Any]] = {
+    "server": SQLITE,
+    "queue": {"config": {"queue": "https://queue.example.com"}, "existingSecret": "queue", "existingSecretCAKey": "ca"},
+    "database": {
+        "existingSecret": "queue",
+        "existingSecretQueueKey": "url",
+        "existingSecretTokenKey": "",
+        "replicaCount": 3,
+        "podDisruptionBudget": {"minAvailable": "50%"},
+    },
+    "namespaces": {**SQLITE, "jobNamespaces": ["flows-a", "flows-b"], "secrets": ["github", "aws"]},
+    "names": {
+        **SQLITE,
+        "fullnameOverride": "a-name-that-is-much-longer-than-any-label-or-any-name-may-be-at-all",
+        "namespaceOverride": "elsewhere",
+        "commonLabels": {"team": "data"},
+        "commonAnnotations": {"owner": "data@example.com"},
+    },
+    "keda": {
+        **SQLITE,
+        "config": {"agent": {"labels": ["eu gpu"]}},
+        "existingSecret": "queue",
+        "autoscaling": {"enabled": True, "minReplicas": 0},
+    },
+    "keda without server": {"config": {"queue": "https://q"}, "autoscaling": {"enabled": True, "maxReplicas": 3}},
+    "hpa": {
+        **SQLITE,
+        "autoscaling": {
+            "enabled": True,
+            "kind": "hpa",
+            "metricLabels": {"namespace": "flows"},
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}},
+        },
+    },
+    "everything": {
+        "server": {
+            "enabled": True,
+            "replicaCount": 2,
+            "existingSecret": "database",
+            "tokensSecret": "tokens",
+            "tlsSecret": "certificate",
+            "extraEnv": [{"name": "A", "value": "1"}],
+            "podLabels": {"a": "b"},
+            "podAnnotations": {"a": "b"},
+            "podDisruptionBudget": {"minAvailable": 1},
+            "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
+        },
+        "ingress": {
+            "enabled": True,
+            "className": "nginx",
+            "annotations": {"a": "b"},
+            "hosts": [{"host": "queue.example.com"}, {"host": "other.example.com", "path": "/flows"}],
+            "tls": [{"secretName": "tls", "hosts": ["queue.example.com"]}],
+        },
+        "existingSecret": "queue",
+        "secrets": ["github"],
+        "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "networkPolicy": {
+            "enabled": True,
+            "from": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
+            "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
+        },
+        "imagePullSecrets": [{"name": "registry"}],
+        "image": {"digest": "sha256:" + "0" * 64},
+        "rbac": {"extraRules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]},
+        "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/agent"}},
+        "jobServiceAccount": {"name": "flows", "annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/x"}},
+        "extraEnv": [{"name": "FLOW_SECRET_A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}],
+        "extraEnvFrom": [{"configMapRef": {"name": "proxies"}}],
+        "extraArgs": ["--only-labelled"],
+        "extraVolumes": [{"name": "data", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "data", "mountPath": "/data"}],
+        "podLabels": {"a": "b"},
+        "podAnnotations": {"a": "b"},
+        "nodeSelector": {"kubernetes.io/arch": "amd64"},
+        "tolerations": [{"key": "flows", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {}}
+        ],
+        "priorityClassName": "high",
+        "extraObjects": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-mine"}},
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: '{{ .Release.Name }}-text'}",
+        ],
+    },
+    "little": {
+        "config": {"queue": "https://q", "home": "/srv/flow-agent", "probes": {"listen": "0.0.0.0:9000"}},
+        "rbac": {"create": False},
+        "serviceAccount": {"create": False},
+        "jobServiceAccount": {"create": False},
+        "podDisruptionBudget": None,
+        "resources": None,
+        "homeSizeLimit": "",
+    },
+}
+FOREIGN = {"ScaledObject", "TriggerAuthentication", "PodMonitor"}
+"""Kinds that no Kubernetes knows by itself."""
+
+
+def helm(name: str) -> str:
+    return str(installed("python").parents[1] / name / "helm")
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def rendered(name: str, values: dict[str, Any], folder: Path, *arguments: str) -> list[dict[str, Any]]:
+    path = folder / "values.yaml"
+    path.write_text(yaml.safe_dump(values))
+    done = run(helm(name), "template", "flows", str(CHART), "--namespace", "flows", "-f", str(path), *arguments)
+    assert done.returncode == 0, done.stderr
+    return [each for each in yaml.safe_load_all(done.stdout) if each]
+
+
+def refused(name: str, values: dict[str, Any], folder: Path) -> str:
+    path = folder / "values.yaml"
+    path.write_text(yaml.safe_dump(values))
+    done = run(helm(name), "template", "flows", str(CHART), "-f", str(path))
+    assert done.returncode != 0
+    return done.stderr
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("helm_generate", ROOT / "helm" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclass looks itself up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def defaults() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
+    return found
+
+
+def schema() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+    return found
+
+
+def one(objects: list[dict[str, Any]], kind: str, ending: str = "") -> dict[str, Any]:
+    (found,) = (each for each in objects if each["kind"] == kind and each["metadata"]["name"].endswith(ending))
+    return found
+
+
+def pods(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for each in objects:
+        if each["kind"] == "Pod":
+            yield each["spec"]
+        elif each["kind"] == "Deployment":
+            yield each["spec"]["template"]["spec"]
+
+
+def toml(objects: list[dict[str, Any]]) -> str:
+    config = next(each for each in objects if each["kind"] == "ConfigMap" and "flow-agent.toml" in each["data"])
+    text: str = config["data"]["flow-agent.toml"]
+    return text
+
+
+# What is generated
+
+
+def test_schema_and_table_are_made_from_the_values() -> None:
+    for path, text in generator().of_values().items():
+        assert path.read_text() == text, f"{path.name}: run helm/generate.py"
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_the_plain_manifests_are_what_the_chart_renders(name: str) -> None:
+    module = generator()
+    assert module.manifests(helm(name)) == module.MANIFESTS.read_text(), "run helm/generate.py"
+
+
+def test_every_value_is_in_the_schema_and_has_its_row_in_the_table() -> None:
+    described = {value.path for value in generator().documented((CHART / "values.yaml").read_text())}
+    table = (CHART / "README.md").read_text()
+
+    def seen(node: Any, rules: dict[str, Any], path: tuple[str, ...]) -> None:
+        if path in described:
+            assert f"| `{'.'.join(path)}` |" in table
+            return
+        assert rules["additionalProperties"] is False
+        assert set(node) == set(rules["properties"]) - {"global"}, path
+        for key, value in node.items():
+            seen(value, rules["properties"][key], (*path, key))
+
+    seen(defaults(), schema(), ())
+    jsonschema.Draft7Validator.check_schema(schema())
+    jsonschema.Draft7Validator(schema()).validate(defaults())
+
+
+@pytest.mark.parametrize("name", HELMS)
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"replicas": 3}, "replicas"),
+        ({"config": {"agent": {"limits": 3}}}, "limits"),
+        ({"config": {"agent": {"limit": 0}}}, "limit"),
+        ({"config": {"secrets": {"GITHUB_ACCESS_TOKEN": "x"}}}, "GITHUB_ACCESS_TOKEN"),
+        ({"config": {"queue_token": "fa_1_2"}}, "queue_token"),
+        ({"config": {"queue": "postgresql://me:secret@host/db"}}, "would stand in a ConfigMap"),
+        ({"config": {"probes": {"listen": "nowhere"}}}, "is no address: expected HOST:PORT"),
+        ({"autoscaling": {"kind": "magic"}}, "kind"),
+        ({"server": {"enabled": False}}, "no queue is named"),
+        ({"server": {"enabled": True, "replicaCount": 2}}, "needs a queue in PostgreSQL"),
+        ({"ingress": {"enabled": True}}, "ingress.hosts is empty"),
+        ({"autoscaling": {"enabled": True, "kind": "hpa", "minReplicas": 0}}, "needs KEDA"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_way_out(
+    name: str, values: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    said = refused(name, {**SQLITE, **values}, tmp_path)
+
+    assert words in said
+    assert "me:secret" not in said
+
+
+# What is rendered
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_helm_finds_nothing_to_say_against_the_chart(name: str, tmp_path: Path) -> None:
+    for number, values in enumerate(MATRIX.values()):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        done = run(helm(name), "lint", "--strict", "-f", str(path), str(CHART))
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """What Helm 4 renders of the matrix."""
+    folder = tmp_path_factory.mktemp("rendered")
+    return {case: rendered("helm4", values, folder) for case, values in MATRIX.items()}
+
+
+@pytest.mark.parametrize("case", MATRIX)
+def test_both_versions_of_helm_render_the_same(case: str, everything: Any, tmp_path: Path) -> None:
+    def sorted_(objects: list[dict[str, Any]]) -> list[str]:
+        return sorted(json.dumps(each, sort_keys=True) for each in objects)
+
+    assert sorted_(rendered("helm3", MATRIX[case], tmp_path)) == sorted_(everything[case])
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_kubernetes_knows_every_field(version: str, everything: Any, tmp_path: Path) -> None:
+    paths = []
+    for number, objects in enumerate(everything.values()):
+        paths.append(tmp_path / f"{number}.yaml")
+        paths[-1].write_text(yaml.safe_dump_all([each for each in objects if each["kind"] not in FOREIGN]))
+    paths.append(ROOT / "deploy" / "kubernetes.yaml")
+    program = str(installed("kubernetes-validate"))
+    done = run(program, "--strict", "-k", version, *map(str, paths))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("case", MATRIX)
+def test_pods_pass_pod_security_restricted(case: str, everything: Any) -> None:
+    found = list(pods(everything[case]))
+    assert len(found) >= 2
+    for pod in found:
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        kinds = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
+        assert all(set(volume) - {"name"} <= kinds for volume in pod.get("volumes", ()))
+        for container in pod["containers"]:
+            context = container["securityContext"]
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["readOnlyRootFilesystem"] is True
+            assert not [port for port in container.get("ports", ()) if "hostPort" in port]
+
+
+@pytest.mark.parametrize("case", MATRIX)
+def test_names_and_labels_are_not_too_long_and_every_object_has_them(case: str, everything: Any) -> None:
+    for each in everything[case]:
+        assert len(each["metadata"]["name"]) <= 63
+        assert all(len(value) <= 63 for value in each["metadata"].get("labels", {}).values())
+        if not each["metadata"]["name"].startswith("flows-mine") and not each["metadata"]["name"].endswith("-text"):
+            assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == "flows"
+    if case == "names":
+        assert all(each["metadata"]["labels"]["team"] == "data" for each in everything[case])
+        assert all(each["metadata"]["annotations"]["owner"] == "data@example.com" for each in everything[case])
+        assert {each["metadata"]["namespace"] for each in everything[case]} == {"elsewhere"}
+
+
+@pytest.mark.parametrize("case", MATRIX)
+def test_volumes_and_selectors_lead_to_what_is_there(case: str, everything: Any) -> None:
+    objects = everything[case]
+    for pod in pods(objects):
+        names = {volume["name"] for volume in pod.get("volumes", ())}
+        mounted = {mount["name"] for container in pod["containers"] for mount in container.get("volumeMounts", ())}
+        assert mounted == names
+    labels = [
+        each["spec"]["template"]["metadata"]["labels"].items() for each in objects if each["kind"] == "Deployment"
+    ]
+    selectors = [each["spec"]["selector"] for each in objects if each["kind"] == "Service"]
+    selectors += [each["spec"]["selector"]["matchLabels"] for each in objects if each["kind"] == "PodDisruptionBudget"]
+    selectors += [each["spec"]["podSelector"]["matchLabels"] for each in objects if each["kind"] == "NetworkPolicy"]
+    for selector in selectors:
+        assert len([each for each in labels if selector.items() <= each]) == 1
+    for each in objects:
+        if each["kind"] in {"ScaledObject", "HorizontalPodAutoscaler"}:
+            assert each["spec"]["scaleTargetRef"]["name"] == one(objects, "Deployment", "-agent")["metadata"]["name"]
+            assert "replicas" not in one(objects, "Deployment", "-agent")["spec"]
+
+
+def test_access_is_given_in_the_named_namespaces_and_nowhere_else(everything: Any) -> None:
+    objects = everything["namespaces"]
+    for kind in ("Role", "RoleBinding"):
+        found = [each["metadata"]["namespace"] for each in objects if each["kind"] == kind]
+        assert sorted(found) == ["flows-a", "flows-b"]
+    for kinds in everything.values():
+        assert not [each for each in kinds if each["kind"].startswith("Cluster")]
+    rules = next(each for each in objects if each["kind"] == "Role")["rules"]
+    allowed = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}
+    assert allowed == {
+        "jobs": {"get", "list", "watch", "create", "patch", "delete"},
+        "pods": {"get", "list", "watch"},
+        "pods/log": {"get"},
+        "events": {"list", "watch"},
+        "secrets": {"create", "delete"},
+    }
+    accounts = [each for each in objects if each["kind"] == "ServiceAccount"]
+    assert all(each["automountServiceAccountToken"] is False for each in accounts)
+    assert sorted(each["metadata"]["namespace"] for each in accounts) == ["flows", "flows-a", "flows-b"]
+
+
+def test_without_access_to_secrets_none_is_given(tmp_path: Path) -> None:
+    role = one(rendered("helm4", {**SQLITE, "rbac": {"jobSecrets": False}}, tmp_path), "Role")
+
+    assert not [rule for rule in role["rules"] if "secrets" in rule["resources"]]
+
+
+def test_keda_asks_the_server_where_no_agent_may_be_there(everything: Any) -> None:
+    scaled = one(everything["keda"], "ScaledObject")["spec"]
+    (trigger,) = scaled["triggers"]
+    assert scaled["minReplicaCount"] == 0
+    assert trigger["metadata"] == {
+        "url": "http://flows-flow-agent-server.flows:8642/waiting?launcher=kubernetes&label=eu+gpu",
+        "valueLocation": "waiting",
+        "targetValue": "100",
+        "authMode": "bearer",
+    }
+    assert trigger["authenticationRef"]["name"] == one(everything["keda"], "TriggerAuthentication")["metadata"]["name"]
+    (trigger,) = one(everything["keda without server"], "ScaledObject")["spec"]["triggers"]
+    assert trigger["metadata"]["url"] == "http://flows-flow-agent-probes.flows:8080/waiting"
+
+
+# Settings
+
+
+@pytest.fixture(autouse=True)
+def home(own_home: Path) -> Path:
+    return own_home
+
+
+KEPT_IN_SECRETS = {"queue_token": "existingSecretTokenKey"}
+"""Settings that no ConfigMap may hold, and the value that stands for each."""
+
+
+def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    for part in reversed(path):
+        value = {part: value}
+    return value
+
+
+def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    result = copy.deepcopy(one)
+    for key, value in other.items():
+        result[key] = merged(result[key], value) if isinstance(value, dict) and key in result else value
+    return result
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_every_setting_is_reached_through_config(name: str, tmp_path: Path, home: Path) -> None:
+    everywhere: dict[str, Any] = {}
+    expected: list[tuple[Leaf, Any]] = []
+    for leaf in leaves():
+        if ".".join(leaf.path) in KEPT_IN_SECRETS:
+            assert KEPT_IN_SECRETS[".".join(leaf.path)] in defaults()
+            continue
+        text, value = sample(leaf)
+        if leaf.path[-1] == "listen":
+            text = value = ":9999"
+        value = (text, value)[not isinstance(value, Path)]
+        expected.append((leaf, sample(leaf)[1] if leaf.path[-1] != "listen" else value))
+        everywhere = merged(everywhere, nested(leaf.path, list(value) if isinstance(value, tuple) else value))
+    objects = rendered(name, {"config": everywhere}, tmp_path)
+    (home / "flow-agent.toml").write_text(toml(objects))
+
+    settings = load({"home": str(home)})
+    for leaf, value in expected:
+        if leaf.path == ("home",):
+            env = one(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["env"]
+            assert {"name": "FLOW_AGENT_HOME", "value": str(value)} in env
+        else:
+            assert held(settings, leaf) == value, leaf.path
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_what_the_chart_sets_of_itself_are_settings_too(name: str, tmp_path: Path, home: Path) -> None:
+    objects = rendered(name, MATRIX["everything"], tmp_path)
+    (home / "flow-agent.toml").write_text(toml(objects))
+    settings = load()
+    assert settings.secrets.environment_allow == ("FLOW_SECRET_*",)
+    known = {leaf.variable for leaf in leaves()} | {"FLOW_AGENT_CONFIG"}
+    for pod in pods(objects):
+        assert pod["enableServiceLinks"] is False
+        for container in pod["containers"]:
+            named = {each["name"] for each in container.get("env", ()) if each["name"].startswith("FLOW_AGENT_")}
+            assert named <= known
+            if "command" not in container:
+                assert container["args"][0] in VERBS
+    agent = one(objects, "Deployment", "-agent")["spec"]["template"]["spec"]
+    assert next(each for each in agent["volumes"] if each["name"] == "secrets")["projected"]["sources"] == [
+        {"secret": {"name": "github"}}
+    ]
+    mounts = {each["name"]: each["mountPath"] for each in agent["containers"][0]["volumeMounts"]}
+    assert mounts["secrets"] == str(settings.secrets.dir)
+
+
+def test_a_new_configuration_starts_the_pods_anew(tmp_path: Path) -> None:
+    def checksum(values: dict[str, Any]) -> Any:
+        agent = one(rendered("helm4", {**SQLITE, **values}, tmp_path), "Deployment", "-agent")
+        return agent["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
+
+    assert checksum({}) != checksum({"config": {"agent": {"limit": 3}}})
+
+
+# The chart tells of itself
+
+
+def test_the_chart_has_the_version_of_the_program_and_says_what_artifact_hub_asks_for() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["version"] == chart["appVersion"] == __version__
+    assert "dependencies" not in chart
+    assert re.fullmatch(r">=1\.\d+\.0-0", chart["kubeVersion"])
+    notes = {key.removeprefix("artifacthub.io/"): value for key, value in chart["annotations"].items()}
+    changes = yaml.safe_load(notes["changes"])
+    assert all(set(each) == {"kind", "description"} for each in changes)
+    assert yaml.safe_load(notes["images"])[0]["image"].endswith(f":{__version__}")
+    assert notes["category"] == "integration-delivery"
+    assert chart["kubeVersion"].removeprefix(">=").startswith(KUBERNETES[0])
+
+
+NOTES = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: notes}
+data:
+  notes: {{ include "flow-agent/templates/NOTES.txt" . | toJson }}
+"""
+"""Shows them without a cluster."""
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_the_notes_say_what_was_installed_and_what_is_missing(name: str, tmp_path: Path) -> None:
+    def notes(values: dict[str, Any]) -> str:
+        objects = rendered(name, {**values, "extraObjects": [NOTES]}, tmp_path)
+        text: str = one(objects, "ConfigMap", "notes")["data"]["notes"]
+        return text
+
+    assert "It knows no tokens yet" in notes(SQLITE)
+    complete = notes({"server": {"enabled": True, "tokensSecret": "t"}, "jobNamespaces": ["a", "b"]})
+    assert "It knows no tokens yet" not in complete
+    assert "Jobs may be made in: a, b." in complete
+
+
+def test_the_test_of_the_release_asks_agent_and_server(everything: Any) -> None:
+    pod = one(everything["server"], "Pod")
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    script, *asked = pod["spec"]["containers"][0]["args"]
+    compile(script, "test", "exec")
+    services = {each["metadata"]["name"] for each in everything["server"] if each["kind"] == "Service"}
+    assert {re.split(r"[/.:]+", url)[1] for url in asked} == services
+
+
+def test_the_helms_are_those_of_two_major_versions() -> None:
+    if not (FOLDER / ".ready").exists():
+        unless_all_is_required("the servers for the tests are not installed: `make servers`")
+    said = [run(helm(name), "version", "--short").stdout for name in HELMS]
+    assert [text[:2] for text in said] == ["v3", "v4"]
+
+
+def test_the_settings_file_of_the_default_is_toml_that_people_can_read(everything: Any) -> None:
+    found = tomllib.loads(toml(everything["server"]))
+    assert found["agent"]["launchers"] == ["kubernetes"]
+    assert found["probes"]["listen"] == ":8080"
