@@ -37,6 +37,7 @@ def counts(end: str) -> int:
     return n
 
 
+greedy = Flow("greedy", counts, storage=Module("task_flows"), run_config=ECSRun(cluster="others"))
 adds = Flow(
     "adds",
     adds,
@@ -44,7 +45,6 @@ adds = Flow(
     run_config=ECSRun(env={"GREETING": "hello", "PASSWORD": Secret("DB_PASSWORD")}),
 )
 counts = Flow("counts", counts, storage=Module("task_flows"), run_config=ECSRun(cpu=512))
-greedy = Flow("greedy", counts, storage=Module("task_flows"), run_config=ECSRun(cluster="others"))
 """
 
 
