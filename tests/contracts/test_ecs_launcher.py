@@ -19,21 +19,11 @@ from flow_agent.objects.pool import clients
 from flow_agent.testing import launcher_contract as flows
 from flow_agent.testing.launcher_contract import Launch, Launched, LauncherContract
 from servers.ecs import GROUP, REGION, Ecs
+from task_flows import returns_length, writes_much
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:"
 ROLE = "arn:aws:iam::123456789012:role/"
-
-
-def writes_much(lines: int, width: int) -> None:
-    """A flow with long lines."""
-    for number in range(lines):
-        print(f"{number} {'x' * width}")
-
-
-def returns_length(text: str) -> int:
-    """A flow with a large parameter."""
-    return len(text)
 
 
 class Attempts:
@@ -287,8 +277,7 @@ async def test_without_a_log_group_the_exit_code_tells(ecs: Ecs) -> None:
 
 
 async def test_large_parameters_travel_through_the_result_store(ecs: Ecs, attempts: Attempts, tmp_path: Path) -> None:
-    text = uuid.uuid4().hex * 1_500  # no packing makes it small
-    text = "".join(uuid.uuid4().hex for _ in range(1_000))
+    text = "".join(uuid.uuid4().hex for _ in range(1_000))  # no packing makes it small
     with pytest.raises(LaunchError, match="ECS takes 8192 in all") as caught:
         await attempts(returns_length, given={"text": text})
     assert "result store" in (caught.value.hint or "")

@@ -71,7 +71,7 @@ def test_what_the_page_says_of_the_unit_stands_in_it() -> None:
 
 
 def test_the_settings_that_the_files_name_are_settings() -> None:
-    known = {*re.findall(r"FLOW_AGENT_\w+", (ROOT / "README.md").read_text()), "FLOW_AGENT_HOME"}
+    known = {*re.findall(r"FLOW_AGENT_\w+", (ROOT / "README.md").read_text()), "FLOW_AGENT_HOME", "FLOW_AGENT_CONFIG"}
     for path in sorted((ROOT / "deploy").iterdir()):
         named = set(re.findall(r"FLOW_AGENT_[A-Z_]+[A-Z]", path.read_text()))
         assert named <= known, path

@@ -356,7 +356,7 @@ def test_access_is_given_in_the_named_namespaces_and_nowhere_else(everything: An
     allowed = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}
     assert allowed == {
         "jobs": {"get", "list", "watch", "create", "patch", "delete"},
-        "pods": {"get", "list", "watch"},
+        "pods": {"get", "list", "watch", "delete"},
         "pods/log": {"get"},
         "events": {"list", "watch"},
         "secrets": {"create", "delete"},
@@ -458,6 +458,18 @@ def test_what_the_chart_sets_of_itself_are_settings_too(name: str, tmp_path: Pat
     ]
     mounts = {each["name"]: each["mountPath"] for each in agent["containers"][0]["volumeMounts"]}
     assert mounts["secrets"] == str(settings.secrets.dir)
+
+
+def test_jobs_are_made_where_the_chart_gives_access_and_as_its_own_account(everything: Any, tmp_path: Path) -> None:
+    found = tomllib.loads(toml(everything["namespaces"]))["kubernetes"]
+    names = {each["metadata"]["name"] for each in everything["namespaces"] if each["kind"] == "ServiceAccount"}
+    assert found["namespace"] == "flows-a"
+    assert found["allow"] == ["namespace:flows-b"]
+    assert found["service_account"] in names - {"flows-flow-agent"}
+    assert found["agent_image"] == f"flow-agent:{__version__}"
+    given = {"config": {"kubernetes": {"service_account": "mine", "image": "python:3.13-slim"}}}
+    found = tomllib.loads(toml(rendered("helm4", {**SQLITE, **given}, tmp_path)))["kubernetes"]
+    assert (found["service_account"], found["image"], found["namespace"]) == ("mine", "python:3.13-slim", "flows")
 
 
 def test_a_new_configuration_starts_the_pods_anew(tmp_path: Path) -> None:

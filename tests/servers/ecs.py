@@ -249,7 +249,10 @@ class Answers(BaseHTTPRequestHandler):
                 return ecs.tokens[token]
             data = self.forward(json.dumps(asked).encode())
             if data is not None:
-                ecs.start(asked, json.loads(data)["tasks"][0])
+                answer = json.loads(data)["tasks"][0]
+                ecs.start(asked, answer)
+                # Only later is more told, as by ECS.
+                data = json.dumps({"tasks": [{**answer, "lastStatus": "PROVISIONING"}], "failures": []}).encode()
                 ecs.tokens[token] = data
             return data
 

@@ -68,7 +68,7 @@ class ECSLauncher:
         try:
             if (arn := spec.container.get("task_definition_arn")) is not None:
                 definition = await self.tasks.described(str(arn))
-                self._check_secrets(spec, definition)
+                made.check_secrets(spec, container_of(definition))
             else:
                 wanted = made.definition(spec, self._wishes, self._services.region)
                 definition = await self.tasks.registered(wanted)
@@ -86,18 +86,6 @@ class ECSLauncher:
         held = Held(ref=f"{request['cluster']}/{request['clientToken']}", request=request, nonce=nonce)
         held.container = container
         return self.tasks.hold(held).ref
-
-    @staticmethod
-    def _check_secrets(spec: LaunchSpec, definition: Mapping[str, Any]) -> None:
-        there = {each["name"] for each in container_of(definition).get("secrets") or ()}
-        assert spec.registration is not None
-        if missing := [name for name in spec.registration.secrets if name not in there]:
-            raise LaunchError(
-                f"flow {spec.flow!r} declares the secret {missing[0]!r}, which the task definition that its run config"
-                " names does not give to its container",
-                hint="add it to `secrets` of that container, with the ARN of a secret or of a parameter",
-                reason=Reason.SECRET_NOT_FOUND,
-            )
 
     async def _orders(self, spec: LaunchSpec, nonce: str) -> str:
         """What the task is told: its orders, or, where they are large, where in the result store they lie."""

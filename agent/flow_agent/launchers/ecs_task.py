@@ -132,6 +132,22 @@ def _secrets(spec: LaunchSpec, wishes: Wishes, given: Sequence[Mapping[str, str]
     return [{"name": name, "valueFrom": arn} for name, arn in sorted(found.items())]
 
 
+def check_secrets(spec: LaunchSpec, container: Mapping[str, Any]) -> None:
+    """See that ``container``, of a task definition that is not ours, gets what the flow declares.
+
+    Raises LaunchError.
+    """
+    there = {each["name"] for each in container.get("secrets") or ()}
+    declared = spec.registration.secrets if spec.registration is not None else ()
+    if missing := [name for name in declared if name not in there]:
+        raise LaunchError(
+            f"flow {spec.flow!r} declares the secret {missing[0]!r}, which the task definition that its run config"
+            " names does not give to its container",
+            hint="add it to `secrets` of that container, with the ARN of a secret or of a parameter",
+            reason=Reason.SECRET_NOT_FOUND,
+        )
+
+
 def request(
     spec: LaunchSpec, wishes: Wishes, *, definition: str, container: str, orders: str, nonce: str
 ) -> dict[str, Any]:

@@ -55,7 +55,11 @@ annotations:
 {{- end }}
 
 {{- define "flow-agent.jobServiceAccount" -}}
+{{- if .Values.jobServiceAccount.create }}
 {{- default (printf "%s-job" (include "flow-agent.fullname" .)) .Values.jobServiceAccount.name }}
+{{- else }}
+{{- default "default" .Values.jobServiceAccount.name }}
+{{- end }}
 {{- end }}
 
 {{/* The namespaces of Jobs, as a JSON list. */}}
@@ -118,6 +122,15 @@ annotations:
 {{/* The settings file: what stands in config, without the home, which is a variable. */}}
 {{- define "flow-agent.toml" -}}
 {{- $settings := omit (deepCopy .Values.config) "home" "queue_token" }}
+{{- if has "kubernetes" (default (list) (.Values.config.agent).launchers) }}
+{{- /* What the chart knows better than a default: where Jobs may be, and as whom. */}}
+{{- $namespaces := include "flow-agent.jobNamespaces" . | fromJsonArray }}
+{{- $own := dict "namespace" (first $namespaces) "service_account" (include "flow-agent.jobServiceAccount" .) "agent_image" (include "flow-agent.image" .) }}
+{{- $further := list }}
+{{- range rest $namespaces }}{{ $further = append $further (printf "namespace:%s" .) }}{{ end }}
+{{- if $further }}{{ $_ := set $own "allow" $further }}{{ end }}
+{{- $_ := set $settings "kubernetes" (merge (dict) (default (dict) $settings.kubernetes) $own) }}
+{{- end }}
 {{- toToml $settings }}
 {{- end }}
 
