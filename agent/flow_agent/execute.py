@@ -18,7 +18,7 @@ from flow_agent.errors import ClaimLost, RunError, sentence
 from flow_agent.hold import Hold, Phases, RunLog, answered, leased
 from flow_agent.judge import judge, retry_delay
 from flow_agent.model import Claim, Ending, LogLine, Outcome, Reason, State
-from flow_agent.ports import Launcher, Leases, Queue, RemoteLauncher
+from flow_agent.ports import Launcher, Leases, Queue, is_remote
 from flow_agent.prepare import Means, fetch, remote_spec, spec
 from flow_agent.redact import known
 from flow_agent.result_store import with_result
@@ -68,7 +68,7 @@ async def execute(hold: Hold, tools: Tools) -> None:
         await _report(hold, outcome, tools, phases)
     except ClaimLost as lost:
         events.claim_lost(claim, str(lost))
-        if hold.started and isinstance(launcher, RemoteLauncher):
+        if hold.started and is_remote(launcher):
             launcher.hand_over(_ref(hold))  # who has the run now goes on with this very attempt
         else:
             await _clear(hold, launcher)
@@ -100,7 +100,7 @@ async def _begin(hold: Hold, launcher: Launcher, tools: Tools, log: RunLog, phas
 
         # As long as it is parked it runs no code of the user, and may wait for a queue that is away.
         parked = anyio.current_time() + tools.leases.claimed + PARKED
-        if isinstance(launcher, RemoteLauncher):
+        if is_remote(launcher):
             launch, revision = await remote_spec(
                 claim, deadline=parked, means=tools.means, tell=log.tell, secrets_too=launcher.takes_secrets
             )
@@ -180,7 +180,7 @@ async def _watch(hold: Hold, launcher: Launcher, ref: str, tools: Tools, log: Ru
     async def sink(lines: Sequence[LogLine]) -> None:
         await answered("append_logs", lambda: tools.queue.append_logs(claim, lines))
 
-    remote = isinstance(launcher, RemoteLauncher)
+    remote = is_remote(launcher)
     timeout = None if remote else claim.registration.timeout
     if timeout is not None and claim.ref is not None and claim.run.started_at is not None:
         timeout = max(0.0, timeout - (tools.now() - claim.run.started_at))
@@ -239,7 +239,7 @@ async def _hand_over(hold: Hold, launcher: Launcher, tools: Tools) -> None:
     claim, detail = hold.claim, "handed over: its agent stopped, and its attempt goes on"
     if await _forgiving(claim, answered("release", lambda: tools.queue.release(claim, detail=detail))):
         events.run_handed_over(claim, _ref(hold))
-    if isinstance(launcher, RemoteLauncher):
+    if is_remote(launcher):
         launcher.hand_over(_ref(hold))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from flow_agent.model import (
     AgentInfo,
@@ -431,7 +431,6 @@ class Launcher(Protocol):
         """Delete what is left of an ended attempt; everything of it is safe elsewhere. Repeating it does nothing."""
 
 
-@runtime_checkable
 class RemoteLauncher(Launcher, Protocol):
     """One whose attempts prepare themselves where they run: they fetch their flow, hold its time limit, and put its
     return value away. They have a scope, and go on without this agent."""
@@ -441,3 +440,8 @@ class RemoteLauncher(Launcher, Protocol):
 
     def hand_over(self, ref: str) -> None:
         """Forget the attempt, which another agent goes on with; nothing of it is ended."""
+
+
+def is_remote(launcher: Launcher) -> TypeGuard[RemoteLauncher]:
+    """Whether it is one; asking by the protocol takes 0.16 ms, and each run asks."""
+    return hasattr(launcher, "hand_over")

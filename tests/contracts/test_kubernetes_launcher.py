@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
+from flow_agent.errors import ClaimLost
 from flow_agent.testing import launcher_contract as flows
 from flow_agent.testing.launcher_contract import Launch, Launched, LauncherContract
 from jobs import Jobs, jobs, kubeconfig_of
@@ -111,6 +112,16 @@ async def test_the_second_of_two_jobs_of_one_attempt_takes_the_place_of_the_firs
     attempt = Launched(attempts.launcher, second)
     assert (await attempt.end(within=120)).code == 0
     assert attempt.texts == ["one", "two"]
+
+
+async def test_whoever_has_lost_the_claim_hears_it_as_it_was_said(attempts: Jobs) -> None:
+    attempt = await attempts(flows.counts, given={"to": 50})
+
+    async def lost(lines) -> None:
+        raise ClaimLost("another agent has it")
+
+    with anyio.fail_after(120), pytest.raises(ClaimLost):
+        await attempt.launcher.wait(attempt.ref, lost, attempt=1)
 
 
 async def test_a_job_that_was_removed_is_told_as_such(attempts: Jobs) -> None:

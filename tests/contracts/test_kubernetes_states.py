@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -16,6 +17,7 @@ from flow_agent.errors import LaunchError
 from flow_agent.launchers import kubernetes_watch
 from flow_agent.model import Reason
 from flow_agent.testing import launcher_contract as flows
+from flow_agent.testing.launcher_contract import Launched
 from jobs import Jobs, jobs
 from servers.kubernetes_api import Kubernetes, secure_kubernetes
 
@@ -292,6 +294,27 @@ async def test_jobs_are_kept_as_the_setting_says(kubernetes: Kubernetes, keep: s
             found.append(len([each for each in kubernetes.objects("jobs") if each["metadata"]["name"] == name]))
         assert found == stays
         assert kubernetes.objects("secrets") == []
+
+
+async def test_flow_agent_is_brought_to_an_image_that_has_only_python(kubernetes: Kubernetes, tmp_path: Path) -> None:
+    (tmp_path / "plain_flow.py").write_text(
+        "import importlib.util\ndef adds(a, b=1):\n    print(importlib.util.find_spec('anyio'))\n    return a + b\n"
+    )
+    plain = {"PATH": f"{sys.base_prefix}/bin", "PYTHONPATH": str(tmp_path)}  # an interpreter that knows nothing of us
+    variables = [{"name": name, "value": value} for name, value in plain.items()]
+    template = {"spec": {"template": {"spec": {"containers": [{"name": "flow", "env": variables}]}}}}
+    async with jobs(kubernetes.kubeconfig, agent_image="flow-agent:test") as attempts:
+        spec = attempts.spec(flows.prints_and_returns, container={"job_template": template}, image="python:3.12-slim")
+        assert spec.registration is not None
+        storage = {"type": "Module", "module": "plain_flow:adds"}
+        registration = replace(spec.registration, flow="adds", storage=storage)
+        ref = await attempts.launcher.create(replace(spec, registration=registration, parameters={"a": 41}))
+        attempts.refs.append(ref)
+        await attempts.launcher.go(ref)
+        attempt = Launched(attempts.launcher, ref)
+        ending = await attempt.end(within=120)
+    assert (ending.code, ending.stored) == (0, {"result": {"inline": 42}}), (ending, attempt.texts)
+    assert attempt.texts == ["None"]  # what was brought is for us, and no package of the flow's
 
 
 async def test_what_is_no_flow_fails_before_it_begins(attempts: Jobs) -> None:

@@ -133,7 +133,7 @@ class KubernetesLauncher:
             seen = ends.state(held.sight)
             if held.sight.pod is not None:
                 await self._read(held, log, sink, follow=seen == "runs")
-            if log.over or (seen == "ended" and not log.over):
+            if log.over or seen == "ended":
                 break
         if not log.over:
             if not held.stopped:
@@ -175,12 +175,12 @@ class KubernetesLauncher:
             if not follow:
                 await read()
                 return
-            failure: ClusterError | None = None
-            async with anyio.create_task_group() as group:  # an error that leaves it would be wrapped
+            failure: Exception | None = None
+            async with anyio.create_task_group() as group:
                 group.start_soon(self._cut_when_dead, held, group.cancel_scope)
                 try:
                     await read()
-                except ClusterError as error:
+                except Exception as error:  # noqa: BLE001 - raised again outside: a task group would wrap it
                     failure = error
                 group.cancel_scope.cancel()
             if failure is not None:
@@ -276,13 +276,9 @@ def _reason(word: object) -> Reason:
 
 @contextlib.asynccontextmanager
 async def open_launcher(
-    home: Path,  # noqa: ARG001 - nothing of it lies on this machine
-    agent: str,
-    options: Mapping[str, Any] = MappingProxyType({}),
+    _home: Path, agent: str, options: Mapping[str, Any] = MappingProxyType({})
 ) -> AsyncGenerator[KubernetesLauncher]:
-    """The launcher of one agent; ``options`` are the settings below ``kubernetes``.
-
-    Closing it leaves its Jobs alone.
+    """The launcher of one agent; ``options`` are the settings below ``kubernetes``. Closing it leaves its Jobs alone.
 
     Raises InvalidInput: the kubeconfig does not fit. ClusterError: there is no cluster.
     """
