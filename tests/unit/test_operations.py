@@ -427,4 +427,7 @@ def test_what_is_no_span_of_time_is_refused(text):
 async def test_a_url_is_shown_without_its_password():
     assert operations.shown_url("postgresql://me:pass@host/db") == "postgresql://host/db"
     assert operations.shown_url("postgresql://me:p@ss@host/db?password=x") == "postgresql://host/db"
+    assert operations.shown_url("postgresql://me:p/a@ss@host/db") == "postgresql://host/db"
+    assert operations.shown_url("host=h password=s3cret user=me") == "host=h password=*** user=me"
+    assert operations.shown_url("host=h password='s3 c\\'ret' user=me") == "host=h password=*** user=me"
     assert operations.shown_url("sqlite:/tmp/a@b.db") == "sqlite:/tmp/a@b.db"

@@ -27,6 +27,10 @@ def open_queue(
             f"queue {shown_url(url)!r} is no URL",
             hint="expected sqlite:/path/to/queue.db, or another scheme and its address",
         )
+    if scheme == "postgres":
+        raise InvalidInput(
+            f"the queue {shown_url(url)} has the scheme postgres", hint="expected postgresql://, the rest as it is"
+        )
     opener: OpenQueue = load("queues", scheme)
     return opener(url, leases=leases or Leases(), options=options or {})
 
@@ -54,6 +58,10 @@ async def awaited_queue(
 
 
 def shown_url(url: str) -> str:
-    """``url`` without what may hold a password, for messages: user and query."""
-    address = re.sub(r"//[^/]*@", "//", url)
+    """``url`` without what may hold a password, for messages: user and query.
+
+    A password may have any sign, though some should have been written as %XX; and what is no URL may name one.
+    """
+    address = re.sub(r"//.*@", "//", url, flags=re.DOTALL)
+    address = re.sub(r"(?i)((?:pass\w*|pwd|secret|token)\s*=\s*)('(?:[^'\\]|\\.)*'|\S+)", r"\1***", address)
     return address.partition("?")[0] if "://" in address else address

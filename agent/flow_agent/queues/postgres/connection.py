@@ -106,6 +106,11 @@ def _pooled(connection: Connection) -> bool:
 
 
 def _parameters(url: str) -> dict[str, Any]:
+    if url.partition("?")[0].count("@") > 1 or "@" in url.partition("?")[0].partition("//")[2].partition("/")[2]:
+        raise InvalidInput(  # the library would take a part of the password for the host, and tell it
+            "the queue's URL has a sign in its user or password that ends them",
+            hint="write there %40 for @, %2F for /, %3A for : and %3F for ?",
+        )
     try:
         return dict(conninfo.conninfo_to_dict(url))
     except psycopg.ProgrammingError:

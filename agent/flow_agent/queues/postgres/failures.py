@@ -37,7 +37,9 @@ _MEANINGS: tuple[tuple[str, type[FlowAgentError], str, str], ...] = (
 def words(error: psycopg.Error) -> str:
     """What it says, in one line."""
     said = error.diag.message_primary or str(error).strip() or type(error).__name__
-    return said.splitlines()[-1].strip()
+    # What libpq asks below tells nothing that the line above does not.
+    lines = [line.strip() for line in said.splitlines() if "Is the server running" not in line]
+    return lines[-1] if lines else said
 
 
 def from_postgres(error: psycopg.Error, shown: str, *, reached: bool) -> FlowAgentError:
