@@ -694,6 +694,7 @@ class FarLauncher(FakeLauncher):
     """Attempts elsewhere: they end when they end, whoever watches."""
 
     name, scope = "process", "cluster/flows"
+    takes_secrets = True
 
     async def create(self, spec: LaunchSpec) -> str:
         ref = f"{spec.run_id}-{spec.claim}"

@@ -102,7 +102,7 @@ class Epilogue:
             if (folder / name).exists():
                 return str(folder / name)
         told = receipt.get("result")
-        if not isinstance(told, dict):
+        if not isinstance(told, dict) or "format" not in told:  # a None has no file
             return None
         name = RESULTS[0] if told.get("format") == "json" else RESULTS[1]
 
