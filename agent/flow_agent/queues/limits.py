@@ -38,11 +38,19 @@ def remove_limit(store: Store, kind: str, name: str) -> None:
         raise NotFound(f"{kind} {name!r} has no limit", hint="`flow-agent limits list` shows them")
 
 
-class Slots:
-    """The free slots during one claim."""
+def held(store: Store) -> list[Limit]:
+    """The limits, whose slots nobody else counts until the transaction ends; to be asked before a run is locked."""
+    if not store.limits():
+        return []
+    store.hold_slots()
+    return store.limits()
 
-    def __init__(self, store: Store) -> None:
-        self._limits = store.limits()
+
+class Slots:
+    """The free slots during one claim; ``limits`` are held."""
+
+    def __init__(self, store: Store, limits: list[Limit]) -> None:
+        self._limits = limits
         self._free = [limit.slots - store.taken(limit) for limit in self._limits]
 
     def admits(self, stored: Stored) -> bool:
@@ -61,7 +69,10 @@ class Arrivals:
 
     def __init__(self, store: Store, moment: Moment, cancel: Callable[[str], object]) -> None:
         self._store, self._moment, self._cancel = store, moment, cancel
+        # They stay as they are, since the flows are held; where runs only queue, nothing is counted.
         self._limits = [limit for limit in store.limits() if limit.when_full is not Full.QUEUE]
+        if self._limits:
+            store.hold_slots()
 
     def arrive(self, stored: Stored) -> Stored:
         """The new run as it is to be stored."""

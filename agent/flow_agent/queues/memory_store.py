@@ -215,6 +215,9 @@ class MemoryStore:
     def hold_flows(self) -> None:
         """Nobody else does anything meanwhile."""
 
+    def hold_slots(self) -> None:
+        """Nor counts anything."""
+
     def past(self, flow: str | None, before: str | None, limit: int) -> list[Past]:
         runs = self.runs((), flow, limit, before)
         return [Past(run.id, run.flow, run.state, run.finished_at) for run in runs]

@@ -91,6 +91,9 @@ class Store(Protocol):
     def hold_flows(self) -> None:
         """No registration is removed, and no limit changed, until the transaction ends."""
 
+    def hold_slots(self) -> None:
+        """No limit is changed, and no slot counted by others, until the transaction ends."""
+
     def past(self, flow: str | None, before: str | None, limit: int) -> list[Past]:
         """A page of runs in any state, newest first, of that flow (None: of any), older than the id ``before``."""
 

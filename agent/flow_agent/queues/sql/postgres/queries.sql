@@ -255,12 +255,17 @@ delete from agents where id = %(id)s;
 select kind, name, slots, when_full from limits order by kind, name;
 
 -- name: limits_lock
--- Who counts slots, or changes what is counted, does so alone.
+-- Who changes limits, or removes what runs may name, does so alone.
 select pg_advisory_xact_lock(hashtextextended(current_schema() || '.limits', 7093));
 
 -- name: limits_lock_shared
 -- Whoever adds runs keeps limits from changing, and what they name from being removed, meanwhile.
 select pg_advisory_xact_lock_shared(hashtextextended(current_schema() || '.limits', 7093));
+
+-- name: slots_lock
+-- Who counts slots does so alone. This is taken after the shared one, and is another: of two that share a lock, none
+-- can have it alone.
+select pg_advisory_xact_lock(hashtextextended(current_schema() || '.slots', 7093));
 
 -- name: save_limit
 -- A limit as it is to be.
