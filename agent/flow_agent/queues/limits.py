@@ -20,7 +20,8 @@ MOST_SLOTS = 1_000_000
 
 def limits(store: Store) -> list[Limit]:
     """See ``Queue.limits``."""
-    return [replace(limit, taken=store.taken(limit)) for limit in store.limits()]
+    found = store.limits()
+    return [replace(limit, taken=taken) for limit, taken in zip(found, store.taken(found), strict=True)]
 
 
 def set_limit(store: Store, limit: Limit) -> None:
@@ -51,7 +52,7 @@ class Slots:
 
     def __init__(self, store: Store, limits: list[Limit]) -> None:
         self._limits = limits
-        self._free = [limit.slots - store.taken(limit) for limit in self._limits]
+        self._free = [limit.slots - taken for limit, taken in zip(limits, store.taken(limits), strict=True)]
 
     def admits(self, stored: Stored) -> bool:
         """Take a slot of each limit that covers the run, if each has one; whether it had."""

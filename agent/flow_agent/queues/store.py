@@ -82,8 +82,8 @@ class Store(Protocol):
     def remove_limit(self, kind: str, name: str) -> bool:
         """Forget a limit; whether it was there."""
 
-    def taken(self, limit: Limit) -> int:
-        """How many runs that the limit covers are claimed or running."""
+    def taken(self, limits: Sequence[Limit]) -> list[int]:
+        """For each of the limits, how many runs that it covers are claimed or running."""
 
     def occupying(self, limit: Limit) -> list[Stored]:
         """The claimed and running ones, and the first ``slots`` + 1 of each set that are queued, by id."""

@@ -287,12 +287,24 @@ update runs set requirement_set = %(new)s
 where flow = %(flow)s and requirement_set = %(old)s and state in ('scheduled', 'queued', 'claimed', 'running');
 
 -- name: count_taken
--- How many runs of one set have a slot: they are few, and have an index of their own.
-select count(*) from runs where requirement_set = %(requirement_set)s and state in ('claimed', 'running');
+-- How many runs have a slot, by set: they are few, whatever sets there are, and have an index of their own.
+select requirement_set, count(*) as taken from runs where state in ('claimed', 'running') group by requirement_set;
 
--- name: taken
--- Which ones.
-select id from runs where requirement_set = %(requirement_set)s and state in ('claimed', 'running');
+-- name: occupying
+-- The runs of some sets that have a slot, and the heads of those that wait; sets is a JSON list.
+with wanted as materialized (select value::bigint as id from json_array_elements_text(%(sets)s::json))
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.serial = any(array(
+    select serial from runs where state in ('claimed', 'running') and requirement_set in (select id from wanted)
+    union all
+    select heads.serial from wanted cross join lateral (
+        select serial from runs
+        where state = 'queued' and requirement_set = wanted.id
+        order by priority desc, id limit %(limit)s
+    ) as heads
+))
+order by runs.id;
 
 -- name: past
 -- A page of runs, newest first: what has to be known to decide which may go.
