@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from flow_agent.errors import InvalidInput, QueueError, QueueTooNew, QueueUnavailable
-from flow_agent.model import Limit, LogLine, State, Submission
+from flow_agent.model import Full, Limit, LogLine, State, Submission
 from flow_agent.ports import Leases
 from flow_agent.queues import postgres
 from flow_agent.queues.postgres import writer
@@ -54,6 +54,54 @@ async def test_no_run_is_won_twice_and_none_is_left(handles):
     assert set(won_by.values()) == {1}
     assert len(won_by) == 400
     assert {run.state for run in await handles[0].runs(limit=1000)} == {State.SUCCEEDED}
+
+
+@pytest.mark.parametrize("when_full", Full)
+@pytest.mark.parametrize(("kind", "name"), [("flow", "add"), ("label", "elsewhere")])
+async def test_many_submit_at_once_under_a_limit(postgres_url, caplog, kind, name, when_full):
+    async with AsyncExitStack() as stack:
+        queues = [await stack.enter_async_context(postgres.open_queue(postgres_url)) for _ in range(8)]
+        await queues[0].register([registration()])
+        await queues[0].set_limit(Limit(kind=kind, name=name, slots=3, when_full=when_full))
+        runs = []
+
+        async def submit(queue):
+            for _ in range(10):
+                runs.extend(await queue.submit([Submission(flow="add")]))
+
+        async def work(queue):
+            who = agent(str(id(queue)))
+            for number in range(10):
+                claims = await queue.claim(who, 1, f"r{number}")
+                for claim in claims:
+                    await queue.started(claim, "ref")
+                await queue.extend(who, claims)
+                for claim in claims:
+                    await queue.finish(claim, SUCCEEDED)
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                for queue in queues:
+                    group.start_soon(submit, queue)
+                for queue in queues[:2]:
+                    group.start_soon(work, queue)
+        assert len({run.id for run in runs}) == 80
+    assert "deadlock" not in caplog.text
+
+
+@pytest.mark.parametrize("lost", ["deadlock_detected", "serialization_failure"])
+async def test_a_transaction_that_always_loses_is_one_to_ask_for_again(postgres_url, caplog, lost):
+    async with postgres.open_queue(postgres_url) as queue:
+        await queue.register([registration()])
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(
+                "create function lose() returns trigger language plpgsql"
+                f" as $$ begin raise exception using errcode = '{lost}'; end $$"
+            )
+            connection.execute("create trigger lose before insert on runs for each row execute function lose()")
+        with pytest.raises(QueueUnavailable, match="too busy"):
+            await queue.submit([Submission(flow="add"), Submission(flow="add")])
+    assert "error ignored" not in caplog.text
 
 
 @pytest.mark.parametrize(("kind", "name"), [("flow", "add"), ("label", "gpu")])

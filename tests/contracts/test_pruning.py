@@ -7,7 +7,7 @@ import pytest
 
 from flow_agent.errors import NotFound
 from flow_agent.model import Pruning, Submission
-from flow_agent.queues import postgres, pruning, sqlite
+from flow_agent.queues import memory, postgres, pruning, sqlite
 from flow_agent.testing.queue_contract.common import SUCCEEDED, agent, lines, registration, running
 from flow_agent.testing.queue_contract.pruning import ids, pruned
 
@@ -128,3 +128,18 @@ async def test_a_long_log_goes_in_several_steps(handles):
         if (before := step.next) is None:
             break
     assert steps == [(0, 20_000), (0, 20_000), (1, 5_000)]
+
+
+@pytest.mark.parametrize("newest", ["ended", "waits"])
+async def test_a_chain_of_retries_may_be_of_any_length(newest):
+    async with memory.open_queue("memory:") as queue:
+        await queue.register([registration()])
+        last = None
+        for number in range(3_000):
+            (run,) = await queue.submit([Submission(flow="add", retry_of=last)])
+            if number < 2_999 or newest == "ended":
+                await queue.cancel(run.id)
+            last = run.id
+        expected = 3_000 if newest == "ended" else 0
+        assert (await pruned(queue, dry_run=True)).runs == expected
+        assert (await pruned(queue)).runs == expected

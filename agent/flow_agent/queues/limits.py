@@ -20,7 +20,8 @@ MOST_SLOTS = 1_000_000
 
 def limits(store: Store) -> list[Limit]:
     """See ``Queue.limits``."""
-    return [replace(limit, taken=store.taken(limit)) for limit in store.limits()]
+    found = store.limits()
+    return [replace(limit, taken=taken) for limit, taken in zip(found, store.taken(found), strict=True)]
 
 
 def set_limit(store: Store, limit: Limit) -> None:
@@ -38,12 +39,20 @@ def remove_limit(store: Store, kind: str, name: str) -> None:
         raise NotFound(f"{kind} {name!r} has no limit", hint="`flow-agent limits list` shows them")
 
 
-class Slots:
-    """The free slots during one claim."""
+def held(store: Store) -> list[Limit]:
+    """The limits, whose slots nobody else counts until the transaction ends; to be asked before a run is locked."""
+    if not store.limits():
+        return []
+    store.hold_slots()
+    return store.limits()
 
-    def __init__(self, store: Store) -> None:
-        self._limits = store.limits()
-        self._free = [limit.slots - store.taken(limit) for limit in self._limits]
+
+class Slots:
+    """The free slots during one claim; ``limits`` are held."""
+
+    def __init__(self, store: Store, limits: list[Limit]) -> None:
+        self._limits = limits
+        self._free = [limit.slots - taken for limit, taken in zip(limits, store.taken(limits), strict=True)]
 
     def admits(self, stored: Stored) -> bool:
         """Take a slot of each limit that covers the run, if each has one; whether it had."""
@@ -61,7 +70,10 @@ class Arrivals:
 
     def __init__(self, store: Store, moment: Moment, cancel: Callable[[str], object]) -> None:
         self._store, self._moment, self._cancel = store, moment, cancel
+        # They stay as they are, since the flows are held; where runs only queue, nothing is counted.
         self._limits = [limit for limit in store.limits() if limit.when_full is not Full.QUEUE]
+        if self._limits:
+            store.hold_slots()
 
     def arrive(self, stored: Stored) -> Stored:
         """The new run as it is to be stored."""

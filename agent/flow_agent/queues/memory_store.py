@@ -148,8 +148,8 @@ class MemoryStore:
     def _covered(self, limit: Limit, *states: State) -> list[Stored]:
         return [s for s in self._runs.values() if s.run.state in states and limit.covers(s.run.flow, s.run.labels)]
 
-    def taken(self, limit: Limit) -> int:
-        return len(self._covered(limit, State.CLAIMED, State.RUNNING))
+    def taken(self, limits: Sequence[Limit]) -> list[int]:
+        return [len(self._covered(limit, State.CLAIMED, State.RUNNING)) for limit in limits]
 
     def occupying(self, limit: Limit) -> list[Stored]:
         found = self._covered(limit, State.QUEUED, State.CLAIMED, State.RUNNING)
@@ -214,6 +214,9 @@ class MemoryStore:
 
     def hold_flows(self) -> None:
         """Nobody else does anything meanwhile."""
+
+    def hold_slots(self) -> None:
+        """Nor counts anything."""
 
     def past(self, flow: str | None, before: str | None, limit: int) -> list[Past]:
         runs = self.runs((), flow, limit, before)

@@ -7,7 +7,7 @@ is passed by.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ulid import ULID
@@ -103,23 +103,35 @@ class _Rule:
         self._latest = moment.now - pruning.older_than
         self._kept: dict[str, bool] = {}
         self._first_kept: dict[str, str | None] = {}
-        self._retries: Mapping[str, list[str]] = store.retries([past.id for past in page])
+        self._retries = store.retries([past.id for past in page])
 
     def keeps(self, past: Past) -> bool:
         """Whether it stays: by itself, or because a run that stays is a retry of it."""
-        if past.id not in self._kept:
-            self._kept[past.id] = not self._may_go(past) or any(map(self._keeps_retry, self._retries.get(past.id, ())))
+        waiting = (
+            [] if past.id in self._kept else [past]
+        )  # each is a retry of the one before it; there may be thousands
+        while waiting:
+            one = waiting[-1]
+            kept = not self._may_go(one)
+            for run_id in [] if kept else self._retries.get(one.id, ()):
+                if run_id not in self._kept and (retry := self._look_up(run_id)) is not None:
+                    waiting.append(retry)
+                    break
+                kept = kept or self._kept[run_id]
+            if waiting[-1] is one:
+                self._kept[one.id] = kept
+                waiting.pop()
         return self._kept[past.id]
 
-    def _keeps_retry(self, run_id: str) -> bool:
-        if run_id not in self._kept:  # else it stands before this one on the page
-            stored = self._store.run(run_id)
-            if stored is None:
-                return False
-            run = stored.run
-            self._retries = {**self._retries, **self._store.retries([run_id])}
-            return self.keeps(Past(run.id, run.flow, run.state, run.finished_at))
-        return self._kept[run_id]
+    def _look_up(self, run_id: str) -> Past | None:
+        """A retry that does not stand before its run on the page, with its own retries; None if it is gone."""
+        stored = self._store.run(run_id)
+        if stored is None:
+            self._kept[run_id] = False
+            return None
+        run = stored.run
+        self._retries.update(self._store.retries([run_id]))
+        return Past(run.id, run.flow, run.state, run.finished_at)
 
     def _may_go(self, past: Past) -> bool:
         pruning = self._pruning

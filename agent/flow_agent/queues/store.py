@@ -82,14 +82,17 @@ class Store(Protocol):
     def remove_limit(self, kind: str, name: str) -> bool:
         """Forget a limit; whether it was there."""
 
-    def taken(self, limit: Limit) -> int:
-        """How many runs that the limit covers are claimed or running."""
+    def taken(self, limits: Sequence[Limit]) -> list[int]:
+        """For each of the limits, how many runs that it covers are claimed or running."""
 
     def occupying(self, limit: Limit) -> list[Stored]:
         """The claimed and running ones, and the first ``slots`` + 1 of each set that are queued, by id."""
 
     def hold_flows(self) -> None:
         """No registration is removed, and no limit changed, until the transaction ends."""
+
+    def hold_slots(self) -> None:
+        """No limit is changed, and no slot counted by others, until the transaction ends."""
 
     def past(self, flow: str | None, before: str | None, limit: int) -> list[Past]:
         """A page of runs in any state, newest first, of that flow (None: of any), older than the id ``before``."""

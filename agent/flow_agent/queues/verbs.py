@@ -22,7 +22,7 @@ from flow_agent.model import (
 )
 from flow_agent.queues import rules
 from flow_agent.queues.ids import new_id
-from flow_agent.queues.limits import Arrivals, Slots
+from flow_agent.queues.limits import Arrivals, Slots, held
 from flow_agent.queues.presence import announce
 from flow_agent.queues.rules import Moment, Stored
 from flow_agent.queues.store import Store
@@ -182,13 +182,14 @@ def reap(store: Store, moment: Moment, *, but: AgentInfo | None = None) -> list[
 
 def claim(store: Store, agent: AgentInfo, limit: int, request_id: str, moment: Moment) -> list[Claim]:
     """See ``Queue.claim``."""
+    limits = held(store)
     reap(store, moment, but=agent)  # it is alive, and may be about to report what it holds
     store.promote(moment.now, PROMOTED_AT_ONCE)
     repeated = _repeated(store, agent, request_id, State.CLAIMED, moment)
     if repeated is not None:
         return repeated
     claims = []
-    for stored in store.queued(agent, limit, Slots(store).admits) if limit > 0 else []:
+    for stored in store.queued(agent, limit, Slots(store, limits).admits) if limit > 0 else []:
         won = rules.claimed(stored, agent, moment)
         store.save(won)
         store.add_claim(won.run.id, won.run.claim, agent.id, request_id)

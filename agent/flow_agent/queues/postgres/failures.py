@@ -9,6 +9,7 @@ from flow_agent.errors import FlowAgentError, QueueError, QueueUnavailable
 _PASSING = ("starting up", "shutting down", "recovery", "too many", "not yet accepting", "remaining connection slots")
 """What a server that refuses a connection for a while says; it gives no code then."""
 _RIGHTS = "grant this user what it needs: usage and create on the schema, and all on its tables"
+_BUSY = "it is asked again; if that lasts, look in pg_stat_activity who holds what others wait for"
 _OWN_SCHEMA = "give the queue a schema of its own, with ?options=-csearch_path%3Dflow_agent at the end of its URL"
 
 AGAIN = frozenset({"40001", "40P01"})
@@ -20,6 +21,8 @@ OUTDATED = frozenset({"0A000"})
 """Codes of a statement that was prepared before another program's safe migration gave a table one column more."""
 
 _MEANINGS: tuple[tuple[str, type[FlowAgentError], str, str], ...] = (
+    ("40001", QueueUnavailable, "is too busy: {error}", _BUSY),
+    ("40P01", QueueUnavailable, "is too busy: {error}", _BUSY),
     ("25006", QueueUnavailable, "only reads now: {error}", "it may be a standby; give the URL of the primary"),
     ("42501", QueueError, "forbids what the queue needs: {error}", _RIGHTS),
     ("42P01", QueueError, "has lost tables of the queue: {error}", "restore it from a backup, or drop the others too"),

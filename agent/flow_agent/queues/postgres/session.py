@@ -72,12 +72,21 @@ class PostgresStatements(Statements):
 
         So its error may come with a later one, at the block's end at the latest.
         """
-        with self.connection.pipeline() as sent:
-            self._sent = sent
-            try:
-                yield
-            finally:
-                self._sent = None
+        failure: BaseException | None = None
+        try:
+            with self.connection.pipeline() as sent:
+                self._sent = sent
+                try:
+                    yield
+                except BaseException as error:  # noqa: BLE001 - raised below
+                    failure = error  # what the pipeline's end says about it again, psycopg would write to stderr
+                finally:
+                    self._sent = None
+        except psycopg.Error:
+            if failure is None:
+                raise
+        if failure is not None:
+            raise failure
 
     def _run(self, name: str, **parameters: Any) -> None:
         self.connection.execute(SQL[name].encode(), _storable(parameters))
@@ -166,7 +175,7 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
         sets = self.served_sets(agent)
         if not sets:
             return []
-        # Where there are limits, nobody else claims now (see ``limits``).
+        # Where there are limits, nobody else claims now (see ``hold_slots``).
         ahead = limit if self._counts else limit * AHEAD
         rows = self._rows("claim_heads", sets=sets, limit=ahead, most=None if self._counts else ahead)
         wanted = [row["id"] for row in rows]
@@ -187,20 +196,17 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
             found += [stored_run(row) for row in rows]
         return found
 
-    def limits(self) -> list[Limit]:
-        found = super().limits()
-        if found and self._writes:
-            self._run("limits_lock")  # what others have taken is counted when they have committed
-            self._counts = True
-            found = super().limits()
-        return found
-
     def save_limit(self, limit: Limit) -> None:
         self._run("limits_lock")
         super().save_limit(limit)
 
     def hold_flows(self) -> None:
         self._run("limits_lock_shared")
+
+    def hold_slots(self) -> None:
+        self.hold_flows()
+        self._run("slots_lock")  # what others have taken is counted when they have committed
+        self._counts = True
 
     def remove_registrations(self, named: Collection[tuple[str, int]], since: str) -> int:
         self._run("limits_lock")  # whoever adds runs has found what they name, and has committed them

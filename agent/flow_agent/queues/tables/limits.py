@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flow_agent.model import Full, Limit
 from flow_agent.queues.rules import Stored
 from flow_agent.queues.tables.claims import Claims
+from flow_agent.queues.tables.rows import packed, stored_run
 
 
 class Limits(Claims):
@@ -33,15 +36,14 @@ class Limits(Claims):
         self.forget()
         return self._one("remove_limit", kind=kind, named=name) is not None
 
-    def _covered_sets(self, limit: Limit) -> list[int]:
-        return [each.id for each in self.known_sets() if limit.covers(each.flow, each.labels)]
-
-    def taken(self, limit: Limit) -> int:
-        return sum(self._one("count_taken", requirement_set=number) for number in self._covered_sets(limit))
+    def taken(self, limits: Sequence[Limit]) -> list[int]:
+        if not limits:
+            return []
+        counts = {row["requirement_set"]: row["taken"] for row in self._rows("count_taken")}
+        # They are read after what points to them.
+        used = [each for each in self.known_sets() if each.id in counts]
+        return [sum(counts[each.id] for each in used if limit.covers(each.flow, each.labels)) for limit in limits]
 
     def occupying(self, limit: Limit) -> list[Stored]:
-        found: list[Stored] = []
-        for number in self._covered_sets(limit):
-            found += self._stored(self._rows("taken", requirement_set=number))
-            found += self._stored(self._rows("claim_candidates", requirement_set=number, limit=limit.slots + 1))
-        return sorted(found, key=lambda stored: stored.run.id)
+        sets = [each.id for each in self.known_sets() if limit.covers(each.flow, each.labels)]
+        return [stored_run(row) for row in self._rows("occupying", sets=packed(list(sets)), limit=limit.slots + 1)]

@@ -19,6 +19,9 @@ class History(Statements):
     def hold_flows(self) -> None:
         """Where nobody else writes meanwhile, nobody removes anything."""
 
+    def hold_slots(self) -> None:
+        """Nor counts anything."""
+
     def past(self, flow: str | None, before: str | None, limit: int) -> list[Past]:
         page = {"before": before or AFTER_ALL, "limit": limit}
         rows = self._rows("past", **page) if flow is None else self._rows("past_of_flow", flow=flow, **page)

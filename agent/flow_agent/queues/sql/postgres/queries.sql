@@ -255,12 +255,17 @@ delete from agents where id = %(id)s;
 select kind, name, slots, when_full from limits order by kind, name;
 
 -- name: limits_lock
--- Who counts slots, or changes what is counted, does so alone.
+-- Who changes limits, or removes what runs may name, does so alone.
 select pg_advisory_xact_lock(hashtextextended(current_schema() || '.limits', 7093));
 
 -- name: limits_lock_shared
 -- Whoever adds runs keeps limits from changing, and what they name from being removed, meanwhile.
 select pg_advisory_xact_lock_shared(hashtextextended(current_schema() || '.limits', 7093));
+
+-- name: slots_lock
+-- Who counts slots does so alone. This is taken after the shared one, and is another: of two that share a lock, none
+-- can have it alone.
+select pg_advisory_xact_lock(hashtextextended(current_schema() || '.slots', 7093));
 
 -- name: save_limit
 -- A limit as it is to be.
@@ -282,12 +287,24 @@ update runs set requirement_set = %(new)s
 where flow = %(flow)s and requirement_set = %(old)s and state in ('scheduled', 'queued', 'claimed', 'running');
 
 -- name: count_taken
--- How many runs of one set have a slot: they are few, and have an index of their own.
-select count(*) from runs where requirement_set = %(requirement_set)s and state in ('claimed', 'running');
+-- How many runs have a slot, by set: they are few, whatever sets there are, and have an index of their own.
+select requirement_set, count(*) as taken from runs where state in ('claimed', 'running') group by requirement_set;
 
--- name: taken
--- Which ones.
-select id from runs where requirement_set = %(requirement_set)s and state in ('claimed', 'running');
+-- name: occupying
+-- The runs of some sets that have a slot, and the heads of those that wait; sets is a JSON list.
+with wanted as materialized (select value::bigint as id from json_array_elements_text(%(sets)s::json))
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.serial = any(array(
+    select serial from runs where state in ('claimed', 'running') and requirement_set in (select id from wanted)
+    union all
+    select heads.serial from wanted cross join lateral (
+        select serial from runs
+        where state = 'queued' and requirement_set = wanted.id
+        order by priority desc, id limit %(limit)s
+    ) as heads
+))
+order by runs.id;
 
 -- name: past
 -- A page of runs, newest first: what has to be known to decide which may go.

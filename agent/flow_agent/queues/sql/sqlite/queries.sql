@@ -232,12 +232,25 @@ update runs set requirement_set = :new
 where flow = :flow and requirement_set = :old and state in ('scheduled', 'queued', 'claimed', 'running');
 
 -- name: count_taken
--- How many runs of one set have a slot: they are few, and have an index of their own.
-select count(*) from runs indexed by runs_taken where requirement_set = :requirement_set and state in ('claimed', 'running');
+-- How many runs have a slot, by set: they are few, whatever sets there are, and have an index of their own.
+select requirement_set, count(*) as taken from runs indexed by runs_taken
+where state in ('claimed', 'running') group by requirement_set;
 
--- name: taken
--- Which ones.
-select id from runs indexed by runs_taken where requirement_set = :requirement_set and state in ('claimed', 'running');
+-- name: occupying
+-- The runs of some sets that have a slot, and the heads of those that wait; sets is a JSON list.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.serial in (
+    select serial from runs indexed by runs_taken
+    where state in ('claimed', 'running') and requirement_set in (select value from json_each(:sets))
+    union all
+    select head.serial from json_each(:sets) as wanted cross join runs as head on head.serial in (
+        select serial from runs indexed by runs_queued
+        where state = 'queued' and requirement_set = wanted.value
+        order by priority desc, id limit :limit
+    )
+)
+order by runs.id;
 
 -- name: past
 -- A page of runs, newest first: what has to be known to decide which may go.
