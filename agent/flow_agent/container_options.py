@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -52,6 +53,11 @@ def image_name(value: str | None, *, what: str) -> str | None:
     if re.search(r"\s", value) or value.startswith(("http://", "https://", "-")):
         raise ValueError(f"{what} is {value!r}, expected the name of an image, such as 'python:3.12-slim'")
     return value
+
+
+def cleaned(path: str) -> str:
+    """An absolute ``path`` as text, without what changes nothing; links are not looked at."""
+    return posixpath.normpath(f"/{path.lstrip('/')}")
 
 
 def ports(values: Iterable[int | str] | None) -> list[str]:

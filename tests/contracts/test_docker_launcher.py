@@ -260,7 +260,7 @@ async def test_what_is_allowed_is_done(tmp_path: Path, docker_engine: DockerEngi
     shared = tmp_path / "shared" / "part"
     shared.mkdir(parents=True)
     (shared / "data").write_text("x")
-    allow = (f"volumes:{tmp_path}/shared", "host_config:shm_size", "host_network", "ports")
+    allow = (f"volumes:{shared}/", "host_config:shm_size", "host_network", "ports")
     async with containers(tmp_path / "home", docker_engine, allow=allow) as attempts:
         asked = {
             "volumes": [f"{shared}:/data:ro"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -183,7 +182,9 @@ def orders(spec: LaunchSpec, lives: float) -> dict[str, Any]:
 def refuse(spec: LaunchSpec, allowed: Sequence[str]) -> None:
     """See that the agent lets the run have what it asks for; closed unless ``allowed`` names it.
 
-    An entry is a name (``volumes``), or a name with one value (``volumes:/data``, ``host_config:shm_size``).
+    An entry is a name (``volumes``), or a name with one value (``volumes:/data``, ``host_config:shm_size``). A folder
+    is allowed alone and not with what lies below it: there an earlier run may have made a link to anywhere, which the
+    engine follows.
 
     Raises LaunchError: ``not_allowed``.
     """
@@ -221,7 +222,7 @@ def checked(spec: LaunchSpec) -> None:
 
 def _wishes(asked: Mapping[str, Json]) -> list[tuple[str, str]]:
     sources = [volume.partition(":")[0] for volume in asked.get("volumes", ())]
-    found = [("volumes", posixpath.normpath(source) if source.startswith("/") else source) for source in sources]
+    found = [("volumes", options.cleaned(source) if source.startswith("/") else source) for source in sources]
     found += [("ports", str(port)) for port in asked.get("ports", ())]
     for network in asked.get("networks", ()):
         if network == "host" or network.startswith(("container:", "ns:")):
@@ -237,8 +238,6 @@ def _wishes(asked: Mapping[str, Json]) -> list[tuple[str, str]]:
 def covers(entry: str, name: str, value: str) -> bool:
     """Whether ``entry`` of a list of what is allowed covers ``name`` with ``value``."""
     kind, _, only = entry.partition(":")
-    if kind != name:
-        return False
-    if not only or only == value:
-        return True
-    return name == "volumes" and only.startswith("/") and value.startswith(f"{only.rstrip('/')}/")
+    if name == "volumes" and only.startswith("/"):
+        only = options.cleaned(only)
+    return kind == name and (not only or only == value)
