@@ -105,6 +105,18 @@ def volumes(values: Iterable[str] | None) -> list[str]:
     return list(found)
 
 
+def networks(values: Iterable[str] | None) -> list[str]:
+    """``values``, the names of networks.
+
+    Raises TypeError, ValueError: one is none, or cannot be together with others.
+    """
+    found = list(texts(values, what="DockerRun: a network"))
+    alone = [name for name in found if name in {"none", "host"} or name.startswith(("container:", "ns:"))]
+    if alone and len(found) > 1:
+        raise ValueError(f"DockerRun: networks has {alone[0]!r} beside others, which an engine gives a container alone")
+    return found
+
+
 def cpus(value: float | None) -> float | None:
     """``value``, a number of cores, or None.
 

@@ -198,7 +198,7 @@ class DockerRun(RunConfig):
         self.image = options.image_name(image, what="DockerRun: image")
         self.ports = options.ports(ports)
         self.volumes = options.volumes(volumes)
-        self.networks = list(texts(networks, what="DockerRun: a network"))
+        self.networks = options.networks(networks)
         self.memory = None if memory is None else options.in_bytes(memory, what="DockerRun: memory")
         self.cpus, self.gpus, self.user = options.cpus(cpus), options.gpus(gpus), options.user(user)
         if not isinstance(read_only, bool):

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -198,13 +199,14 @@ async def test_an_image_that_will_not_do_is_a_launch_error(
         ({"user": "nobody-here"}, "unable to find user nobody-here"),
         ({"ports": ["99999"]}, "a port is '99999'"),
         ({"volumes": ["/data/../etc:/x"]}, "a volume is '/data/../etc:/x'"),
-        ({"host_config": {"nope": 1}}, "unexpected keyword argument 'nope'"),
+        ({"networks": ["bridge", "not-there"]}, "network not-there not found"),
+        ({"networks": ["none", "bridge"]}, "'none' beside others"),
     ],
 )
 async def test_what_no_container_can_be_is_told_once(
     tmp_path: Path, docker_engine: DockerEngine, asked: dict[str, Any], words: str
 ) -> None:
-    async with containers(tmp_path, docker_engine, allow=("volumes:/data", "host_config", "ports")) as attempts:
+    async with containers(tmp_path, docker_engine, allow=("volumes:/data", "networks", "ports")) as attempts:
         with pytest.raises(LaunchError) as raised:
             await attempts(sees, container=asked)
     assert (raised.value.transient, words in str(raised.value)) == (False, True), raised.value
@@ -363,7 +365,12 @@ async def test_a_container_that_somebody_kills_or_stops_is_lost(
     attempts: Containers, docker_engine: DockerEngine
 ) -> None:
     engine = docker_engine.connect()
-    for end, words in ((engine.sdk.kill, "killed from outside"), (engine.sdk.stop, "stopped by somebody else")):
+    ends = (
+        (engine.sdk.kill, "killed or removed from outside"),
+        (partial(engine.sdk.remove_container, force=True, v=True), "removed"),
+        (engine.sdk.stop, "stopped by somebody else"),
+    )
+    for end, words in ends:
         attempt = await attempts(sleeps)
         (container,) = engine.sdk.containers()
         await anyio.to_thread.run_sync(end, container["Id"])

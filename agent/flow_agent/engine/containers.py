@@ -34,16 +34,23 @@ def create(engine: Engine, name: str, config: Mapping[str, Any], networks: Itera
     """Make a container from ``config``, in the words of the engine's own API; gives its id. ``networks`` are further
     ones.
 
-    Raises EngineError: ``missing`` where there is no such image; see ``is_taken``.
+    Raises EngineError: ``missing`` where there is no such image; see ``is_taken``. No container is left behind.
     """
     made = engine.ask(
         f"making the container {name}", lambda: engine.sdk.create_container_from_config(dict(config), name)
     )["Id"]
-    for network in networks:
-        engine.ask(
-            f"connecting the container {name} to the network {network}",
-            lambda network=network: engine.sdk.connect_container_to_network(made, network),  # type: ignore[misc]
-        )
+    try:
+        for network in networks:
+            engine.ask(
+                f"connecting the container {name} to the network {network}",
+                lambda network=network: engine.sdk.connect_container_to_network(made, network),  # type: ignore[misc]
+            )
+    except BaseException as error:
+        with contextlib.suppress(EngineError):
+            remove(engine, made)
+        if isinstance(error, EngineError) and error.missing:  # the network, which no pull brings
+            raise EngineError(str(error), transient=False, hint=f"`docker network create {network}`") from error
+        raise
     return str(made)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from flow_agent import container_options as options
-from flow_agent.checks import texts
 from flow_agent.engine.client import Engine
 from flow_agent.errors import LaunchError
 from flow_agent.launchers.luggage import RUN, RUNNER
@@ -213,7 +212,7 @@ def checked(spec: LaunchSpec) -> None:
         options.cpus(asked.get("cpus"))
         options.user(asked.get("user"))
         options.pull_policy(asked.get("pull_policy", "missing"))
-        texts(asked.get("networks"), what="DockerRun: a network")
+        options.networks(asked.get("networks"))
         if asked.get("memory") is not None:
             options.in_bytes(asked["memory"], what="DockerRun: memory")
     except (TypeError, ValueError) as error:
