@@ -282,6 +282,22 @@ async def test_what_is_allowed_is_done(tmp_path: Path, docker_engine: DockerEngi
             await attempts(sees, container={"volumes": ["/etc:/x"]})
 
 
+async def test_a_volume_that_somebody_left_behind_is_removed_at_the_next_start(
+    attempts: Containers, docker_engine: DockerEngine
+) -> None:
+    attempt, other = await attempts(sleeps), await attempts(sleeps)
+    engine = docker_engine.connect()
+    (left,) = [each["Id"] for each in engine.sdk.containers() if each["Labels"]["flow-agent.ref"] == attempt.ref]
+    await anyio.to_thread.run_sync(partial(engine.sdk.remove_container, left, force=True))
+    engine.close()
+    assert (await attempt.end()).lost is not None
+    assert len(docker_engine.volumes()) == 2
+    await attempts.launcher.adopt({other.ref})
+    assert len(docker_engine.volumes()) == 1
+    await attempts.launcher.stop(other.ref, 0)
+    await other.end()
+
+
 def leaves_orphans() -> str:
     for _ in range(3):
         if os.fork() == 0:

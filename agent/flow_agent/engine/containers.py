@@ -220,6 +220,21 @@ def listed(engine: Engine, labels: Mapping[str, str]) -> list[dict[str, Any]]:
     return list(found)
 
 
+def remove_volumes(engine: Engine, labels: Mapping[str, str]) -> None:
+    """Remove all volumes with ``labels`` that no container has.
+
+    Raises EngineError.
+    """
+    wanted = {"label": [f"{name}={value}" for name, value in labels.items()], "dangling": ["true"]}
+    found = engine.ask("listing volumes", lambda: engine.sdk.volumes(filters=wanted))
+    for volume in found["Volumes"] or ():
+        try:
+            engine.ask("removing a volume", lambda name=volume["Name"]: engine.sdk.remove_volume(name))  # type: ignore[misc]
+        except EngineError as error:
+            if error.status not in {404, 409}:  # gone, or in use again
+                raise
+
+
 def kill(engine: Engine, container: str) -> None:
     """End all that runs in a container, at once. Does nothing if it has ended, or is gone.
 
