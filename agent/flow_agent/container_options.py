@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from flow_agent.checks import texts
 
 SMALLEST_MEMORY = 32 * 2**20
 """Bytes below which a Python interpreter does not start."""
+PLACE = "/flow-agent"
+"""Where what the agent gives a container lies in it."""
 PULL_POLICIES = ("always", "missing", "never")
 
 _PORT = re.compile(
@@ -102,7 +102,20 @@ def volumes(values: Iterable[str] | None) -> list[str]:
                 f"DockerRun: a volume is {value!r}, expected '/on/the/host:/in/the/container' or"
                 " 'name:/in/the/container', perhaps with ':ro' behind it"
             )
+        target(match["target"], what=f"DockerRun: the volume {value!r}")
     return list(found)
+
+
+def target(path: str, *, what: str) -> None:
+    """See that something may be mounted at ``path`` in a container.
+
+    Raises ValueError: it would hide what the agent gives it.
+    """
+    place = cleaned(path)
+    if place == "/" or f"{place}/".startswith(f"{PLACE}/"):
+        raise ValueError(
+            f"{what} lies over {place}, expected another place than /, and none in {PLACE}, where the flow is"
+        )
 
 
 def networks(values: Iterable[str] | None) -> list[str]:
@@ -159,21 +172,3 @@ def pull_policy(value: str) -> str:
     if value not in PULL_POLICIES:
         raise ValueError(f"DockerRun: pull_policy is {value!r}, expected one of {', '.join(map(repr, PULL_POLICIES))}")
     return value
-
-
-def host_config(value: Mapping[str, Any] | None) -> dict[str, Any]:
-    """``value``: arguments of ``create_host_config`` of the Docker SDK, JSON-ready.
-
-    Raises TypeError, ValueError: it is no table of names, or cannot be kept as JSON.
-    """
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) and name.isidentifier() for name in value):
-        raise TypeError(
-            "DockerRun: host_config is no dict of the arguments of the Docker SDK's create_host_config,"
-            " such as {'shm_size': '1g'}"
-        )
-    try:
-        return dict(json.loads(json.dumps(dict(value), allow_nan=False)))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"DockerRun: host_config cannot be kept as JSON: {error}") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from flow_agent import container_options as options
-from flow_agent import ecs_options, kubernetes_options
+from flow_agent import ecs_options, host_options, kubernetes_options
 from flow_agent.checks import credential_like, secret_name, secret_names, texts
 
 
@@ -205,7 +205,7 @@ class DockerRun(RunConfig):
             raise TypeError(f"DockerRun: read_only is {read_only!r}, expected True or False")
         self.read_only = read_only
         self.pull_policy = options.pull_policy(pull_policy)
-        self.host_config = options.host_config(host_config)
+        self.host_config = host_options.host_config(host_config, [name for name, v in vars(self).items() if v])
         self.registry_secret = secret_name(registry_secret, what="DockerRun: registry_secret")
         if self.ports and "host" in self.networks:
             raise ValueError("DockerRun: ports are published by a network of its own, which network 'host' is not")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 from types import SimpleNamespace
 from typing import Any
 
 import docker.errors
+import docker.types
 import pytest
 
 from flow_agent.engine import containers
 from flow_agent.engine.client import Address, Engine
 from flow_agent.errors import EngineError, LaunchError
+from flow_agent.host_options import KNOWN
 from flow_agent.judge import judge
 from flow_agent.launchers import ends
-from flow_agent.launchers.container import refuse
+from flow_agent.launchers.container import checked, refuse
 from flow_agent.model import LaunchSpec, Reason, State
 from flow_agent.run_configs import DockerRun
 
@@ -50,6 +53,76 @@ def test_a_folder_that_is_allowed_is_allowed_alone(entry: str) -> None:
 def test_the_root_folder_allows_nothing_below_it() -> None:
     with pytest.raises(LaunchError):
         refuse(spec(volumes=["/etc:/data"]), ["volumes:/"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "narrow", "wide", "warning"),
+    [
+        ({"volumes": ["/etc:/x"]}, "'volumes:/etc'", "'volumes'", "the whole machine"),
+        ({"host_config": {"privileged": True}}, "'host_config:privileged'", "'host_config'", "the whole machine"),
+        ({"ports": ["80"]}, "'ports:80'", "'ports'", ""),
+        ({"gpus": "all"}, "'gpus'", "'gpus'", ""),
+    ],
+)
+def test_the_way_out_names_the_least_first(asked: dict[str, Any], narrow: str, wide: str, warning: str) -> None:
+    with pytest.raises(LaunchError) as raised:
+        refuse(spec(**asked), [])
+    hint = raised.value.hint or ""
+    assert 0 < hint.index(narrow) <= hint.index(wide)
+    assert warning in hint
+
+
+# What no container can be
+
+
+def test_the_arguments_that_are_known_are_those_of_the_sdk() -> None:
+    of_sdk = set(inspect.signature(docker.types.HostConfig).parameters) - {"version"}
+    assert KNOWN | {"auto_remove", "restart_policy", "log_config"} == of_sdk
+
+
+@pytest.mark.parametrize(
+    "place", ["/", "//", "/x/..", "/flow-agent", "/flow-agent/", "//flow-agent/run", "/x/../flow-agent/./run"]
+)
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda place: {"volumes": [f"/srv:{place}:ro"]},
+        lambda place: {"volumes": [f"name:{place}"]},
+        lambda place: {"host_config": {"binds": [f"/srv:{place}"]}},
+        lambda place: {"host_config": {"binds": {"/srv": {"bind": place, "mode": "ro"}}}},
+        lambda place: {"host_config": {"mounts": [{"Type": "volume", "Target": place}]}},
+        lambda place: {"host_config": {"mounts": [{"type": "volume", "target": place}]}},
+        lambda place: {"host_config": {"tmpfs": {place: "size=1m"}}},
+        lambda place: {"host_config": {"tmpfs": [f"{place}:size=1m"]}},
+    ],
+)
+def test_nothing_can_be_mounted_over_the_flow(asked: Any, place: str) -> None:
+    given = asked(place)
+    with pytest.raises(ValueError, match="expected another place than /, and none in /flow-agent"):
+        DockerRun(**given)
+    with pytest.raises(LaunchError, match="lies over"):
+        checked(spec(**given))
+    DockerRun(**asked("/flow-agents"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"host_config": {"nope": 1}}, "'nope', which is no argument"),
+        ({"host_config": {"auto_remove": True}}, "the agent decides: .*--keep-containers"),
+        ({"host_config": {"restart_policy": {"Name": "always"}}}, "the agent decides: .*retries"),
+        ({"host_config": {"log_config": {}}}, "the agent decides: .*output.limit"),
+        ({"host_config": {"mem_limit": "1g"}, "memory": 2**30}, "'mem_limit' beside memory, expected one of them"),
+        ({"host_config": {"network_mode": "a"}, "networks": ["b"]}, "'network_mode' beside networks"),
+    ],
+)
+def test_what_would_be_overwritten_or_is_not_known_is_refused(asked: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        DockerRun(**asked)
+    with pytest.raises(LaunchError, match=says) as raised:
+        checked(spec(**asked))
+    assert raised.value.reason is Reason.LAUNCH_FAILED
+    assert DockerRun(host_config={"mem_limit": "1g"}).host_config == {"mem_limit": "1g"}
 
 
 # How one is made, and undone
