@@ -19,6 +19,11 @@ _PORT = re.compile(
     r"(?:(?P<host>[\d.]+|\[[\da-fA-F:]+\]):)?(?:(?P<public>\d+):)?(?P<private>\d+)(?:/(?:tcp|udp|sctp))?"
 )
 _VOLUME = re.compile(r"(?P<source>/[^:\0]*|[A-Za-z0-9][\w.-]*):(?P<target>/[^:\0]*)(?::(?P<mode>[a-zA-Z,]+))?")
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?:(?:[A-Za-z0-9][A-Za-z0-9.\-]*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?{_PART}(?:/{_PART})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127})?(?:@sha256:[0-9a-f]{64}|@sha512:[0-9a-f]{128})?"
+)
 _USER = re.compile(r"[\w.$-]+(?::[\w.$-]+)?")
 
 
@@ -50,8 +55,11 @@ def image_name(value: str | None, *, what: str) -> str | None:
     if value is None:
         return None
     texts([value], what=what, longest=None)
-    if re.search(r"\s", value) or value.startswith(("http://", "https://", "-")):
-        raise ValueError(f"{what} is {value!r}, expected the name of an image, such as 'python:3.12-slim'")
+    if not _IMAGE.fullmatch(value):
+        raise ValueError(
+            f"{what} is {value!r}, expected the name of an image, in small letters, perhaps with tag or digest,"
+            " such as 'python:3.12-slim'"
+        )
     return value
 
 
