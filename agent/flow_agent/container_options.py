@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
+import posixpath
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from flow_agent.checks import texts
 
 SMALLEST_MEMORY = 32 * 2**20
 """Bytes below which a Python interpreter does not start."""
+PLACE = "/flow-agent"
+"""Where what the agent gives a container lies in it."""
 PULL_POLICIES = ("always", "missing", "never")
 
 _PORT = re.compile(
     r"(?:(?P<host>[\d.]+|\[[\da-fA-F:]+\]):)?(?:(?P<public>\d+):)?(?P<private>\d+)(?:/(?:tcp|udp|sctp))?"
 )
 _VOLUME = re.compile(r"(?P<source>/[^:\0]*|[A-Za-z0-9][\w.-]*):(?P<target>/[^:\0]*)(?::(?P<mode>[a-zA-Z,]+))?")
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?:(?:[A-Za-z0-9][A-Za-z0-9.\-]*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?{_PART}(?:/{_PART})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127})?(?:@sha256:[0-9a-f]{64}|@sha512:[0-9a-f]{128})?"
+)
 _USER = re.compile(r"[\w.$-]+(?::[\w.$-]+)?")
 
 
@@ -49,9 +55,17 @@ def image_name(value: str | None, *, what: str) -> str | None:
     if value is None:
         return None
     texts([value], what=what, longest=None)
-    if re.search(r"\s", value) or value.startswith(("http://", "https://", "-")):
-        raise ValueError(f"{what} is {value!r}, expected the name of an image, such as 'python:3.12-slim'")
+    if not _IMAGE.fullmatch(value):
+        raise ValueError(
+            f"{what} is {value!r}, expected the name of an image, in small letters, perhaps with tag or digest,"
+            " such as 'python:3.12-slim'"
+        )
     return value
+
+
+def cleaned(path: str) -> str:
+    """An absolute ``path`` as text, without what changes nothing; links are not looked at."""
+    return posixpath.normpath(f"/{path.lstrip('/')}")
 
 
 def ports(values: Iterable[int | str] | None) -> list[str]:
@@ -96,7 +110,32 @@ def volumes(values: Iterable[str] | None) -> list[str]:
                 f"DockerRun: a volume is {value!r}, expected '/on/the/host:/in/the/container' or"
                 " 'name:/in/the/container', perhaps with ':ro' behind it"
             )
+        target(match["target"], what=f"DockerRun: the volume {value!r}")
     return list(found)
+
+
+def target(path: str, *, what: str) -> None:
+    """See that something may be mounted at ``path`` in a container.
+
+    Raises ValueError: it would hide what the agent gives it.
+    """
+    place = cleaned(path)
+    if place == "/" or f"{place}/".startswith(f"{PLACE}/"):
+        raise ValueError(
+            f"{what} lies over {place}, expected another place than /, and none in {PLACE}, where the flow is"
+        )
+
+
+def networks(values: Iterable[str] | None) -> list[str]:
+    """``values``, the names of networks.
+
+    Raises TypeError, ValueError: one is none, or cannot be together with others.
+    """
+    found = list(texts(values, what="DockerRun: a network"))
+    alone = [name for name in found if name in {"none", "host"} or name.startswith(("container:", "ns:"))]
+    if alone and len(found) > 1:
+        raise ValueError(f"DockerRun: networks has {alone[0]!r} beside others, which an engine gives a container alone")
+    return found
 
 
 def cpus(value: float | None) -> float | None:
@@ -141,21 +180,3 @@ def pull_policy(value: str) -> str:
     if value not in PULL_POLICIES:
         raise ValueError(f"DockerRun: pull_policy is {value!r}, expected one of {', '.join(map(repr, PULL_POLICIES))}")
     return value
-
-
-def host_config(value: Mapping[str, Any] | None) -> dict[str, Any]:
-    """``value``: arguments of ``create_host_config`` of the Docker SDK, JSON-ready.
-
-    Raises TypeError, ValueError: it is no table of names, or cannot be kept as JSON.
-    """
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) and name.isidentifier() for name in value):
-        raise TypeError(
-            "DockerRun: host_config is no dict of the arguments of the Docker SDK's create_host_config,"
-            " such as {'shm_size': '1g'}"
-        )
-    try:
-        return dict(json.loads(json.dumps(dict(value), allow_nan=False)))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"DockerRun: host_config cannot be kept as JSON: {error}") from None

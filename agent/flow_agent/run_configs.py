@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from flow_agent import container_options as options
-from flow_agent import ecs_options, kubernetes_options
+from flow_agent import ecs_options, host_options, kubernetes_options
 from flow_agent.checks import credential_like, secret_name, secret_names, texts
 
 
@@ -198,14 +198,14 @@ class DockerRun(RunConfig):
         self.image = options.image_name(image, what="DockerRun: image")
         self.ports = options.ports(ports)
         self.volumes = options.volumes(volumes)
-        self.networks = list(texts(networks, what="DockerRun: a network"))
+        self.networks = options.networks(networks)
         self.memory = None if memory is None else options.in_bytes(memory, what="DockerRun: memory")
         self.cpus, self.gpus, self.user = options.cpus(cpus), options.gpus(gpus), options.user(user)
         if not isinstance(read_only, bool):
             raise TypeError(f"DockerRun: read_only is {read_only!r}, expected True or False")
         self.read_only = read_only
         self.pull_policy = options.pull_policy(pull_policy)
-        self.host_config = options.host_config(host_config)
+        self.host_config = host_options.host_config(host_config, [name for name, v in vars(self).items() if v])
         self.registry_secret = secret_name(registry_secret, what="DockerRun: registry_secret")
         if self.ports and "host" in self.networks:
             raise ValueError("DockerRun: ports are published by a network of its own, which network 'host' is not")

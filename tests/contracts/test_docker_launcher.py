@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -198,13 +199,14 @@ async def test_an_image_that_will_not_do_is_a_launch_error(
         ({"user": "nobody-here"}, "unable to find user nobody-here"),
         ({"ports": ["99999"]}, "a port is '99999'"),
         ({"volumes": ["/data/../etc:/x"]}, "a volume is '/data/../etc:/x'"),
-        ({"host_config": {"nope": 1}}, "unexpected keyword argument 'nope'"),
+        ({"networks": ["bridge", "not-there"]}, "network not-there not found"),
+        ({"networks": ["none", "bridge"]}, "'none' beside others"),
     ],
 )
 async def test_what_no_container_can_be_is_told_once(
     tmp_path: Path, docker_engine: DockerEngine, asked: dict[str, Any], words: str
 ) -> None:
-    async with containers(tmp_path, docker_engine, allow=("volumes:/data", "host_config", "ports")) as attempts:
+    async with containers(tmp_path, docker_engine, allow=("volumes:/data", "networks", "ports")) as attempts:
         with pytest.raises(LaunchError) as raised:
             await attempts(sees, container=asked)
     assert (raised.value.transient, words in str(raised.value)) == (False, True), raised.value
@@ -260,7 +262,7 @@ async def test_what_is_allowed_is_done(tmp_path: Path, docker_engine: DockerEngi
     shared = tmp_path / "shared" / "part"
     shared.mkdir(parents=True)
     (shared / "data").write_text("x")
-    allow = (f"volumes:{tmp_path}/shared", "host_config:shm_size", "host_network", "ports")
+    allow = (f"volumes:{shared}/", "host_config:shm_size", "host_network", "ports")
     async with containers(tmp_path / "home", docker_engine, allow=allow) as attempts:
         asked = {
             "volumes": [f"{shared}:/data:ro"],
@@ -278,6 +280,22 @@ async def test_what_is_allowed_is_done(tmp_path: Path, docker_engine: DockerEngi
         assert await value(attempt) == ["data"]
         with pytest.raises(LaunchError, match="volumes:/etc"):
             await attempts(sees, container={"volumes": ["/etc:/x"]})
+
+
+async def test_a_volume_that_somebody_left_behind_is_removed_at_the_next_start(
+    attempts: Containers, docker_engine: DockerEngine
+) -> None:
+    attempt, other = await attempts(sleeps), await attempts(sleeps)
+    engine = docker_engine.connect()
+    (left,) = [each["Id"] for each in engine.sdk.containers() if each["Labels"]["flow-agent.ref"] == attempt.ref]
+    await anyio.to_thread.run_sync(partial(engine.sdk.remove_container, left, force=True))
+    engine.close()
+    assert (await attempt.end()).lost is not None
+    assert len(docker_engine.volumes()) == 2
+    await attempts.launcher.adopt({other.ref})
+    assert len(docker_engine.volumes()) == 1
+    await attempts.launcher.stop(other.ref, 0)
+    await other.end()
 
 
 def leaves_orphans() -> str:
@@ -363,7 +381,12 @@ async def test_a_container_that_somebody_kills_or_stops_is_lost(
     attempts: Containers, docker_engine: DockerEngine
 ) -> None:
     engine = docker_engine.connect()
-    for end, words in ((engine.sdk.kill, "killed from outside"), (engine.sdk.stop, "stopped by somebody else")):
+    ends = (
+        (engine.sdk.kill, "killed or removed from outside"),
+        (partial(engine.sdk.remove_container, force=True, v=True), "removed"),
+        (engine.sdk.stop, "stopped by somebody else"),
+    )
+    for end, words in ends:
         attempt = await attempts(sleeps)
         (container,) = engine.sdk.containers()
         await anyio.to_thread.run_sync(end, container["Id"])

@@ -18,7 +18,7 @@ from flow_agent.archive import runner_archive
 from flow_agent.engine import registries
 from flow_agent.engine.images import Access, walk
 from flow_agent.errors import RegistrationError, SecretNotFound
-from flow_agent.run_configs import Secret
+from flow_agent.run_configs import DockerRun, Secret
 from flow_agent.storages import Docker, image_context
 from flow_agent.storages.dockerfile import default_base, dockerfile
 from flow_agent.storages.image_build import address, named
@@ -56,13 +56,52 @@ TOKEN = "ghp_" + "a1B2c3D4e5" * 4
         ({"path": "a.py", "stored_as_script": True}, ValueError, "absolute path in the image"),
         ({"path": "/a/../b.py", "stored_as_script": True}, ValueError, "absolute path in the image"),
         ({"path": "/a.py", "root": "/b", "stored_as_script": True}, ValueError, "expected one of them"),
+        ({"path": "/", "stored_as_script": True}, ValueError, "absolute path in the image"),
         ({"dockerfile": 5}, TypeError, "expected a path"),
+        ({"build_kwargs": [1]}, TypeError, "build_kwargs is of type list, expected a dict"),
+        ({"build_kwargs": {1: 2}}, TypeError, "expected a dict of names"),
+        ({"build_kwargs": {"buildargs": ["A=b"]}}, TypeError, "buildargs of build_kwargs is of type list"),
+        ({"build_kwargs": {"buildargs": []}}, TypeError, "buildargs of build_kwargs is of type list"),
+        ({"build_kwargs": {"timeout": 0}}, ValueError, "expected more than 0 seconds"),
+        ({"build_kwargs": {"timeout": -1}}, ValueError, "expected more than 0 seconds"),
+        ({"build_kwargs": {"timeout": None}}, TypeError, "expected a number of seconds"),
+        ({"local_image": "yes"}, TypeError, "local_image is 'yes', expected True or False"),
+        ({"ignore_healthchecks": "x"}, TypeError, "ignore_healthchecks is 'x', expected True or False"),
+        ({"pin": "x"}, TypeError, "pin is 'x', expected True or False"),
+        ({"stored_as_script": 1}, TypeError, "stored_as_script is 1, expected True or False"),
+        ({"base_image": "a b"}, ValueError, "base_image is 'a b', expected the name of an image"),
         ({"registry_secret": TOKEN}, ValueError, "not shown"),
     ],
 )
 def test_arguments_that_do_not_fit_are_told(given: dict[str, Any], error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         Docker(**given)
+
+
+IMAGES = [
+    "python",
+    "python:3.12-slim",
+    "team/a__b/c--d:X_1.2-y",
+    "localhost:5000/a:1",
+    "REG.example.org/a",
+    "[::1]:5000/a",
+    f"reg.example.org/a@sha256:{'0' * 64}",
+    f"a:1@sha256:{'a' * 64}",
+    f"sha256:{'a' * 64}",
+]
+NO_IMAGES = ["a b", "A:b", "a@sha256:zz", "a@sha256:00", "a:", "a:.b", "/a", "a/", "-a", "https://a/b", "a//b", "a:b:c"]
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_names_of_images_are_taken(image: str) -> None:
+    assert Docker(base_image=image).base_image == DockerRun(image=image).image == image
+
+
+@pytest.mark.parametrize("image", NO_IMAGES)
+def test_what_cannot_be_the_name_of_an_image_is_told(image: str) -> None:
+    for make in (lambda: Docker(base_image=image), lambda: DockerRun(image=image)):
+        with pytest.raises(ValueError, match="expected the name of an image"):
+            make()
 
 
 @pytest.mark.parametrize(

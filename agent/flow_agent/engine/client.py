@@ -28,6 +28,9 @@ T = TypeVar("T")
 
 READ_WITHIN = 60.0
 """Seconds between two bytes of an answer."""
+SILENT_FOR = 600.0
+"""Seconds between two bytes where the SDK has no limit of its own: a step of a build, or a registry that takes a large
+layer, may say nothing for long."""
 ANSWER_WITHIN = 90.0
 """Seconds for a whole call that says nothing else; a busy engine takes some to start a container."""
 CONNECT_WITHIN = 10.0
@@ -69,7 +72,8 @@ class Engine:
     started: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(math.inf))
 
     def ask(self, what: str, work: Callable[[], T]) -> T:
-        """What ``work`` gives, which uses ``sdk``. Blocks, at most READ_WITHIN seconds for each answer.
+        """What ``work`` gives, which uses ``sdk``. Blocks, at most READ_WITHIN seconds for each word of an answer,
+        and SILENT_FOR of a pull or a build; without a limit what follows a container's output.
 
         Raises EngineError: it fails; ``what`` names it, in words that fit before a colon.
         """
@@ -116,8 +120,16 @@ def connect(address: Address | None = None) -> Engine:
     if not address.url and (context := _tls_in_vain(address)):
         raise context
 
+    class Client(docker.APIClient):  # type: ignore[misc,name-defined]
+        """Has a limit also where the SDK asks for none (pulls, builds): else a silent engine holds its thread."""
+
+        def _set_request_timeout(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+            if "timeout" in kwargs and kwargs["timeout"] is None:
+                kwargs["timeout"] = SILENT_FOR
+            return dict(super()._set_request_timeout(kwargs))
+
     def client(version: str, timeout: float) -> Any:
-        return docker.APIClient(
+        return Client(
             base_url=address.url or os.environ.get("DOCKER_HOST") or None,
             version=version,
             timeout=timeout,

@@ -34,16 +34,23 @@ def create(engine: Engine, name: str, config: Mapping[str, Any], networks: Itera
     """Make a container from ``config``, in the words of the engine's own API; gives its id. ``networks`` are further
     ones.
 
-    Raises EngineError: ``missing`` where there is no such image; see ``is_taken``.
+    Raises EngineError: ``missing`` where there is no such image; see ``is_taken``. No container is left behind.
     """
     made = engine.ask(
         f"making the container {name}", lambda: engine.sdk.create_container_from_config(dict(config), name)
     )["Id"]
-    for network in networks:
-        engine.ask(
-            f"connecting the container {name} to the network {network}",
-            lambda network=network: engine.sdk.connect_container_to_network(made, network),  # type: ignore[misc]
-        )
+    try:
+        for network in networks:
+            engine.ask(
+                f"connecting the container {name} to the network {network}",
+                lambda network=network: engine.sdk.connect_container_to_network(made, network),  # type: ignore[misc]
+            )
+    except BaseException as error:
+        with contextlib.suppress(EngineError):
+            remove(engine, made)
+        if isinstance(error, EngineError) and error.missing:  # the network, which no pull brings
+            raise EngineError(str(error), transient=False, hint=f"`docker network create {network}`") from error
+        raise
     return str(made)
 
 
@@ -211,6 +218,21 @@ def listed(engine: Engine, labels: Mapping[str, str]) -> list[dict[str, Any]]:
     wanted = [f"{name}={value}" for name, value in labels.items()]
     found = engine.ask("listing containers", lambda: engine.sdk.containers(all=True, filters={"label": wanted}))
     return list(found)
+
+
+def remove_volumes(engine: Engine, labels: Mapping[str, str]) -> None:
+    """Remove all volumes with ``labels`` that no container has.
+
+    Raises EngineError.
+    """
+    wanted = {"label": [f"{name}={value}" for name, value in labels.items()], "dangling": ["true"]}
+    found = engine.ask("listing volumes", lambda: engine.sdk.volumes(filters=wanted))
+    for volume in found["Volumes"] or ():
+        try:
+            engine.ask("removing a volume", lambda name=volume["Name"]: engine.sdk.remove_volume(name))  # type: ignore[misc]
+        except EngineError as error:
+            if error.status not in {404, 409}:  # gone, or in use again
+                raise
 
 
 def kill(engine: Engine, container: str) -> None:

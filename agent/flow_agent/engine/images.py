@@ -17,8 +17,6 @@ from flow_agent.errors import EngineError
 
 T = TypeVar("T")
 
-SILENT_FOR = 600.0
-"""Seconds that a step of a build, or a registry that takes a large layer, may say nothing."""
 TOLD = 40
 """Last lines of a step's output that stand in its error."""
 _OF_BASE = "see that the engine may pull that image, or let it take what it has (local_image=True)"
@@ -71,7 +69,7 @@ def there(engine: Engine, image: str) -> dict[str, Any] | None:
 def pull(engine: Engine, image: str, access: Access, progress: Progress, platform: str | None = None) -> None:
     """Get ``image`` from its registry.
 
-    Raises EngineError: ``transient`` if another try can help.
+    Raises EngineError: ``transient`` if another try can help, as where the engine is silent for SILENT_FOR seconds.
     """
     what = f"pulling the image {image}"
     name, tag = _split(image)
@@ -129,7 +127,8 @@ def build(  # noqa: PLR0917 - what one build is
 ) -> str:
     """Build the archive ``context``, in which ``dockerfile`` lies, as ``image`` (None: without a name); gives its id.
 
-    Raises EngineError: a step fails; the message holds the step and the last of its output.
+    Raises EngineError: a step fails; the message holds the step and the last of its output. Or the engine says nothing
+    for ``timeout`` of ``options``, else SILENT_FOR, seconds.
     """
     what = f"building the image {image}" if image else "building the dockerfile"
 

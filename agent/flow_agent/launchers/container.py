@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flow_agent import container_options as options
-from flow_agent.checks import texts
 from flow_agent.engine.client import Engine
 from flow_agent.errors import LaunchError
+from flow_agent.host_options import host_config
 from flow_agent.launchers.luggage import RUN, RUNNER
 from flow_agent.model import Json, LaunchSpec, Reason
 
-PLACE = "/flow-agent"
+PLACE = options.PLACE
 """Where the volume with runner and folder lies in the container."""
 FOLDER = f"{PLACE}/{RUN}"
 BEGIN = f"""import json, os, sys
@@ -91,9 +90,10 @@ def config(
     ``network`` is the one for runs that name none (empty: the engine's own default).
     """
     asked = spec.container
-    networks = asked.get("networks") or ([network] if network else [])
+    further = asked.get("host_config", {})
+    networks = asked.get("networks") or ([network] if network and "network_mode" not in further else [])
     try:
-        host = engine.sdk.create_host_config(**asked.get("host_config", {}))
+        host = engine.sdk.create_host_config(**further)
     except (TypeError, ValueError) as error:
         raise LaunchError(
             f"the host_config of flow {spec.flow!r} cannot be: {error}",
@@ -110,6 +110,10 @@ def config(
     if asked.get("read_only"):
         host["ReadonlyRootfs"] = True
         host["Tmpfs"] = {"/tmp": "mode=1777", **(host.get("Tmpfs") or {})}  # noqa: S108 - of the container
+    labels = labels_of(spec, owner, ref)
+    # A volume without a name goes with its container; by the labels it is found where somebody left it behind.
+    ours = {"Type": "volume", "Target": PLACE, "VolumeOptions": {"Labels": labels}}
+    host["Mounts"] = [*(host.get("Mounts") or []), ours]
     host |= {
         "AutoRemove": False,
         "RestartPolicy": {"Name": "no"},
@@ -123,8 +127,7 @@ def config(
         "Image": image,
         "Entrypoint": [program],
         "Cmd": ["-c", BEGIN],
-        "Labels": labels_of(spec, owner, ref),
-        "Volumes": {PLACE: {}},
+        "Labels": labels,
         "ExposedPorts": {private: {} for private, _ in ports},
         "OpenStdin": True,
         "StdinOnce": False,
@@ -183,7 +186,9 @@ def orders(spec: LaunchSpec, lives: float) -> dict[str, Any]:
 def refuse(spec: LaunchSpec, allowed: Sequence[str]) -> None:
     """See that the agent lets the run have what it asks for; closed unless ``allowed`` names it.
 
-    An entry is a name (``volumes``), or a name with one value (``volumes:/data``, ``host_config:shm_size``).
+    An entry is a name (``volumes``), or a name with one value (``volumes:/data``, ``host_config:shm_size``). A folder
+    is allowed alone and not with what lies below it: there an earlier run may have made a link to anywhere, which the
+    engine follows.
 
     Raises LaunchError: ``not_allowed``.
     """
@@ -193,9 +198,22 @@ def refuse(spec: LaunchSpec, allowed: Sequence[str]) -> None:
             raise LaunchError(
                 f"flow {spec.flow!r} asks for {shown}, which reaches into the machine of this agent, and its setting"
                 f" docker.allow does not name that",
-                hint=f"whoever runs the agent may add {name!r}, or {shown!r} alone, to docker.allow",
+                hint=_way_out(name, shown),
                 reason=Reason.NOT_ALLOWED,
             )
+
+
+def _way_out(name: str, shown: str) -> str:
+    """What may be added to the setting, the least of it first."""
+    least = f"whoever runs the agent may add {shown!r} to docker.allow"
+    if name == "volumes":
+        return f"{least}; 'volumes' would allow every folder, which gives all flows the whole machine"
+    if name == "host_config":
+        return (
+            f"{least}, if that does not give flows the whole machine, as privileged, binds, devices and others do;"
+            " 'host_config' would allow all of them"
+        )
+    return least if shown == name else f"{least}, or {name!r} for all of its kind"
 
 
 def checked(spec: LaunchSpec) -> None:
@@ -207,12 +225,12 @@ def checked(spec: LaunchSpec) -> None:
     try:
         options.ports(asked.get("ports"))
         options.volumes(asked.get("volumes"))
-        options.host_config(asked.get("host_config"))
+        host_config(asked.get("host_config"), [name for name, value in asked.items() if value])
         options.gpus(asked.get("gpus"))
         options.cpus(asked.get("cpus"))
         options.user(asked.get("user"))
         options.pull_policy(asked.get("pull_policy", "missing"))
-        texts(asked.get("networks"), what="DockerRun: a network")
+        options.networks(asked.get("networks"))
         if asked.get("memory") is not None:
             options.in_bytes(asked["memory"], what="DockerRun: memory")
     except (TypeError, ValueError) as error:
@@ -221,7 +239,7 @@ def checked(spec: LaunchSpec) -> None:
 
 def _wishes(asked: Mapping[str, Json]) -> list[tuple[str, str]]:
     sources = [volume.partition(":")[0] for volume in asked.get("volumes", ())]
-    found = [("volumes", posixpath.normpath(source) if source.startswith("/") else source) for source in sources]
+    found = [("volumes", options.cleaned(source) if source.startswith("/") else source) for source in sources]
     found += [("ports", str(port)) for port in asked.get("ports", ())]
     for network in asked.get("networks", ()):
         if network == "host" or network.startswith(("container:", "ns:")):
@@ -237,8 +255,6 @@ def _wishes(asked: Mapping[str, Json]) -> list[tuple[str, str]]:
 def covers(entry: str, name: str, value: str) -> bool:
     """Whether ``entry`` of a list of what is allowed covers ``name`` with ``value``."""
     kind, _, only = entry.partition(":")
-    if kind != name:
-        return False
-    if not only or only == value:
-        return True
-    return name == "volumes" and only.startswith("/") and value.startswith(f"{only.rstrip('/')}/")
+    if name == "volumes" and only.startswith("/"):
+        only = options.cleaned(only)
+    return kind == name and (not only or only == value)

@@ -193,6 +193,9 @@ class DockerLauncher:
                     self._containers[ref] = each["Id"]
                 elif self._keep == "never" or each["State"] != "exited":
                     group.start_soon(self._remove_container, each["Id"], ref)
+        with contextlib.suppress(EngineError):  # the next start tries again
+            left = partial(containers.remove_volumes, self._engine, self._owner.labels)
+            await self._engine.call("removing volumes", left)
         for folder in sorted(path for path in self._root.iterdir() if path.is_dir() and path.name not in refs):
             if not (folder / "keeper.json").exists():  # else a process has it
                 await anyio.to_thread.run_sync(workspace.remove, folder)

@@ -145,12 +145,15 @@ class Embark:
             return await self._engine.call(f"making the container {name}", make)
         except EngineError as error:
             if not containers.is_taken(error):
+                if error.status is None:  # no answer: it may be there
+                    await self._remove(name)
                 raise
             await self._remove_earlier(name, error)
         except BaseException:  # cut off in the middle: it may be there
             await self._remove(name)
             raise
-        return await self._engine.call(f"making the container {name}", make)
+        async with self._undone(name):
+            return await self._engine.call(f"making the container {name}", make)
 
     async def _remove_earlier(self, name: str, error: EngineError) -> None:
         """Remove the container of an earlier claim of the same attempt, which that never let go.

@@ -23,9 +23,12 @@ def wants_evidence(record: Mapping[str, Any]) -> bool:
     return killed and record.get("ended_by") is None and record.get("memory") is None
 
 
-def of_record(record: Mapping[str, Any], reader: SpoolReader, *, out_of_memory: bool) -> Ending:
-    """The ending that the keeper's exit record tells of."""
+def of_record(record: Mapping[str, Any], reader: SpoolReader, *, out_of_memory: bool, stopped: bool) -> Ending:
+    """The ending that the keeper's exit record tells of. ``stopped``: we wanted it to end; then it does not matter that
+    somebody else, or its deadline, was there first because the engine was away."""
     by = record.get("ended_by")
+    if stopped and by in {OUTSIDE, "deadline"}:
+        by = "stop"
     lost = None
     if by == OUTSIDE:
         lost = "its container was stopped by somebody else (`docker stop`), or by the engine as that was shut down"
@@ -60,7 +63,7 @@ def without_record(state: Mapping[str, Any] | None, away: str | None, *, stopped
     if away is not None:
         lost = f"the Docker engine went away while it ran, and its container did not outlive that (exit code {code})"
     elif number == signal.SIGKILL:
-        lost = "its container was killed from outside (`docker kill`, or an engine that ended), its keeper too"
+        lost = "its container was killed or removed from outside (`docker kill`, `docker rm`), or its engine ended"
     else:
         lost = f"its container ended without a word of its keeper (exit code {code})"
     return Ending(lost=lost, code=code, at=at, tail=tail)

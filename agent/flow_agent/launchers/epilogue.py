@@ -76,7 +76,7 @@ class Epilogue:
             ending = ends.without_record(follower.state, follower.away, stopped=stopped, tail=reader.tail)
             return await self._with_words(container, ending) if ending.lost and follower.state is not None else ending
         out_of_memory = ends.wants_evidence(record) and await self._ran_out_of_memory(container)
-        ending = ends.of_record(record, reader, out_of_memory=out_of_memory)
+        ending = ends.of_record(record, reader, out_of_memory=out_of_memory, stopped=stopped)
         if ending.receipt is not None and ending.receipt.get("ok"):
             return ends.with_result(ending, await self._result(container, follower, ending.receipt))
         return ending

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flow_agent.checks import secret_name
+from flow_agent.container_options import image_name as an_image
 from flow_agent.storages import image_options
 from flow_agent.storages.base import Storage, Stored
 
@@ -78,13 +79,13 @@ class Docker(Storage):
             add_default_labels=add_default_labels,
             secrets=secrets,
             result=result,
-            stored_as_script=stored_as_script,
-            pin=pin,
+            stored_as_script=image_options.flag(stored_as_script, "stored_as_script"),
+            pin=image_options.flag(pin, "pin"),
         )
         if base_image is not None and dockerfile is not None:
             raise ValueError("Docker: base_image and dockerfile are both given, expected one of them")
         self.registry_url = image_options.registry(registry_url)
-        self.base_image = image_options.text(base_image, "base_image")
+        self.base_image = an_image(image_options.text(base_image, "base_image"), what="Docker: base_image")
         self.dockerfile = image_options.here(dockerfile, "dockerfile")
         self.dockerignore = image_options.here(dockerignore, "dockerignore")
         self.python_dependencies = image_options.listed(python_dependencies, "python_dependencies")
@@ -92,8 +93,8 @@ class Docker(Storage):
         self.image_tag = image_options.tag(image_tag)
         self.env_vars = image_options.variables(env_vars)
         self.files = image_options.files(files)
-        self.local_image = local_image
-        self.ignore_healthchecks = ignore_healthchecks
+        self.local_image = image_options.flag(local_image, "local_image")
+        self.ignore_healthchecks = image_options.flag(ignore_healthchecks, "ignore_healthchecks")
         self.base_url = image_options.text(base_url, "base_url")
         self.tls_config = image_options.tls(tls_config)
         self.build_kwargs = image_options.building(build_kwargs)

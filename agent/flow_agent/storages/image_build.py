@@ -197,13 +197,12 @@ async def _access(storage: Docker, *images: str | None) -> Access:
 @asynccontextmanager
 async def _working(storage: Docker) -> AsyncIterator[tuple[Engine, Progress]]:
     """The engine that builds, and where it reports; what still works for us ends with this."""
-    from flow_agent.engine import images
-    from flow_agent.engine.client import connected
+    from flow_agent.engine.client import SILENT_FOR, connected
     from flow_agent.engine.progress import Progress
 
     progress = Progress(_say)
     async with connected(address(storage)) as engine:
-        engine.sdk.timeout = images.SILENT_FOR
+        engine.sdk.timeout = SILENT_FOR
         try:
             yield engine, progress
         finally:

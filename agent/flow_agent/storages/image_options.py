@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from flow_agent.checks import credential_in, credential_like, texts
+from flow_agent.checks import credential_in, credential_like, seconds, texts
 from flow_agent.run_configs import Secret
 
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -107,8 +107,9 @@ def inside(value: str | None, what: str) -> str | None:
     """
     if text(value, what) is None or value is None:
         return None
-    if not PurePosixPath(value).is_absolute() or ".." in PurePosixPath(value).parts:
-        raise ValueError(f"Docker: {what} is {value!r}, expected an absolute path in the image")
+    path = PurePosixPath(value)
+    if not path.is_absolute() or not path.name or ".." in path.parts:
+        raise ValueError(f"Docker: {what} is {value!r}, expected an absolute path in the image, of a file")
     return value
 
 
@@ -199,16 +200,38 @@ def tls(value: object) -> bool | dict[str, Any]:
     )
 
 
+def flag(value: bool, what: str) -> bool:
+    """``value``.
+
+    Raises TypeError: it is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"Docker: {what} is {value!r}, expected True or False")
+    return value
+
+
 def building(values: Mapping[str, Any] | None) -> dict[str, Any]:
     """Further arguments of a build.
 
-    Raises ValueError: one is not for an author to give, or holds credentials.
+    Raises TypeError, ValueError: one is not for an author to give, is of another type, or holds credentials.
     """
+    if values is not None and not (isinstance(values, Mapping) and all(isinstance(key, str) for key in values)):
+        raise TypeError(f"Docker: build_kwargs is of type {type(values).__name__}, expected a dict of names and values")
     if unknown := sorted(set(values or ()) - BUILD_KWARGS):
         raise ValueError(
             f"Docker: build_kwargs has {', '.join(unknown)}, expected some of {', '.join(sorted(BUILD_KWARGS))}"
         )
-    for key, value in ((values or {}).get("buildargs") or {}).items():
+    given: Mapping[str, Any] = values or {}
+    if "timeout" in given:
+        seconds(given["timeout"], "Docker: timeout of build_kwargs", zero=False)
+    arguments = given.get("buildargs")
+    if arguments is None:
+        arguments = {}
+    if not isinstance(arguments, Mapping) or not all(isinstance(each, str) for each in arguments):
+        raise TypeError(
+            f"Docker: buildargs of build_kwargs is of type {type(arguments).__name__}, expected names and texts"
+        )
+    for key, value in arguments.items():
         if credential_in(str(value)):
             raise ValueError(
                 f"Docker: the build argument {key!r} holds credentials (they are not shown), which would stay in the"
