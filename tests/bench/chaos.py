@@ -3,8 +3,9 @@
 Four agents, each with a home of its own, work on one queue in PostgreSQL: two directly, two by HTTP through a server,
 one of each behind a proxy. Every one to three seconds, at random (the seed is printed, `--seed` repeats it), something
 is done: kill -9 and SIGSTOP of agents, of the database and of the server, kill -9 of keepers, zygotes and attempts, an
-end in order, connections that are cut, slow, or hang. The database writes down every change (`chaos_history.py`), and
-each attempt signs a file when it begins, goes on and ends. Then all of it is judged: `chaos_judge.py`.
+end in order, connections that are cut, slow, or hang; each kind once at first. Runs are cancelled meanwhile, and a few
+outlive a lease. The database writes down every change (`chaos_history.py`), and each attempt signs a file when it
+begins, goes on and ends. Then all of it is judged: `chaos_judge.py`.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import harness
 from chaos_history import read_notes, take_notes
-from chaos_judge import judge
-from chaos_world import KINDS, World
+from chaos_judge import judge, shortcomings
+from chaos_world import KINDS, LEASES, World
 from processes import descendants, everything_ends, run
 from soak import OPEN, submission, told_of
 from soak_judge import SECRET, Told, read_signs
 
 from flow_agent import retry
+from flow_agent.model import State, Submission
 from flow_agent.ports import Queue
 from flow_agent.queues.postgres import open_queue
 from servers.postgres import PostgresServer, postgres_running
@@ -46,6 +48,13 @@ BACKLOG, BATCH = 200, 50
 PATIENCE = 240.0
 """Seconds within which all must come to its end once nothing is done any more."""
 EVERY = 0.25
+CANCEL = "cancel a run"
+ENOUGH = 2.0
+"""Minutes in which each kind of havoc must have happened."""
+LONG = 3
+"""Runs at a time, besides all others, that outlive a lease: only of these could two attempts go on side by side."""
+LINES = (75, 200)
+"""Of those, each of which takes 0.2 s: 15 to 40 s."""
 
 
 async def insisting(call: Callable[[], Awaitable[T]]) -> T:
@@ -59,6 +68,7 @@ class Chaos:
     def __init__(self, world: World, chance: random.Random, seconds: float) -> None:
         self._world, self._chance, self._lasts = world, chance, seconds
         self.submitted: list[str] = []
+        self.cancelled: set[str] = set()
         self.seconds = 0.0
 
     async def go(self, queue: Queue) -> None:
@@ -66,6 +76,8 @@ class Chaos:
         began = time.monotonic()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._submit, queue, began)
+            tasks.start_soon(self._submit_long, queue, began)
+            tasks.start_soon(self._cancel, queue, began)
             tasks.start_soon(self._strike, began)
         await anyio.to_thread.run_sync(partial(self._world.heal, all_of_it=True))
         with anyio.move_on_after(PATIENCE):  # the judge tells what hangs
@@ -81,6 +93,36 @@ class Chaos:
                 batch = [submission(self._chance, key=f"{len(self.submitted) + n}") for n in range(BATCH)]
                 self.submitted += [one.id for one in await insisting(partial(queue.submit, batch))]
             await anyio.sleep(EVERY)
+
+    async def _submit_long(self, queue: Queue, began: float) -> None:
+        number = 0
+        while time.monotonic() - began < self._lasts:
+            there = await insisting(partial(queue.runs, states=OPEN, flow="stays", limit=LONG))
+            new = range(number, number + LONG - len(there))
+            batch = [
+                Submission(
+                    flow="stays", parameters={"lines": self._chance.randint(*LINES)}, priority=1, key=f"long-{one}"
+                )
+                for one in new
+            ]
+            number = new.stop
+            if batch:
+                self.submitted += [one.id for one in await insisting(partial(queue.submit, batch))]
+            await anyio.sleep(EVERY)
+
+    async def _cancel(self, queue: Queue, began: float) -> None:
+        """Every one to three seconds, a run that waits or goes on; few of the long ones, which are to be long."""
+        while time.monotonic() - began < self._lasts:
+            await anyio.sleep(self._chance.uniform(1, 3))
+            states = self._chance.choice([OPEN, (State.CLAIMED, State.RUNNING)])
+            there = await insisting(partial(queue.runs, states=states, limit=BACKLOG))
+            if not there:
+                continue
+            victim = self._chance.choice(there)
+            if victim.flow != "stays" or self._chance.random() < 0.25:
+                self.cancelled.add(victim.id)
+                await insisting(partial(queue.cancel, victim.id))
+                self._world.done[CANCEL] += 1
 
     async def _strike(self, began: float) -> None:
         await anyio.sleep(3)
@@ -103,17 +145,18 @@ async def told(queue: Queue) -> dict[str, Told]:
     return found
 
 
-def report(chaos: Chaos, world: World, found: dict[str, Told], written: int, faults: Sequence[str]) -> None:
+def report(
+    chaos: Chaos, world: World, found: dict[str, Told], written: int, outlived: int, faults: Sequence[str]
+) -> None:
     """Print what was done and found."""
     ends = Counter(f"{each.state}, {each.reason}" for each in found.values())
     attempts = Counter(reason for each in found.values() for _, reason in each.attempts)
-    others = sorted(set(world.done) - set(KINDS))
     rows: list[list[object]] = [
         ["runs", len(found), f"{len(found) / chaos.seconds:.0f} a second, {chaos.seconds:.0f} s"],
-        *([f"done: {kind}", world.done[kind], ""] for kind in KINDS),
-        *([kind, world.done[kind], ""] for kind in others),
+        *([f"done: {kind}", world.done[kind], ""] for kind in (*KINDS, CANCEL)),
         *([f"runs that ended: {end}", count, ""] for end, count in sorted(ends.items())),
         *([f"attempts that ended: {reason}", count, ""] for reason, count in sorted(attempts.items(), key=str)),
+        ["attempts that outlived a lease", outlived, f"{LEASES['RUNNING']} s"],
         ["writes looked at", written, ""],
         ["faults", len(faults), ""],
     ]
@@ -158,8 +201,14 @@ async def _main(home: Path, database: PostgresServer, asked: argparse.Namespace)
         found = await told(queue)
     history = read_notes(database.url)
     signs = read_signs((home / "signs").read_text().splitlines())
-    faults += judge(set(chaos.submitted), found, signs, history)
-    report(chaos, world, found, len(history), faults)
+    # One machine, so one wall clock; the signs have the one that nobody sets.
+    clocks = time.time() - time.monotonic()
+    faults += judge(set(chaos.submitted), found, signs, history, cancelled=chaos.cancelled, clocks=clocks)
+    lease = float(LEASES["RUNNING"])
+    if asked.minutes >= ENOUGH:
+        faults += shortcomings(asked.minutes, world.done, (*KINDS, CANCEL), found, signs, lease)
+    outlived = sum(one.last - one.first > lease for its in signs.values() for one in its.values())
+    report(chaos, world, found, len(history), outlived, faults)
     if faults:
         kept = Path(tempfile.mkdtemp(prefix="flow-agent-chaos-"))
         shutil.copy(home / "signs", kept)

@@ -1,6 +1,16 @@
 """What happens to each run, written down by the database itself: triggers note every change, whoever makes it.
 
 So nothing depends on what agents, servers or this bench believe they did.
+
+A trigger sees rows, not who wrote them. Four kinds of row name the claim that they were written under, and are noted
+with it: the end or release of a claim (``claims.number``), the start of an attempt (``attempts.claim``), the winning of
+a claim, and a line of an agent (``agent.N``). The others do not, and are noted with what can be derived:
+
+- A change of a run has its claim and its holder before and after, from which follows whether a new claim was won, and
+  whether somebody held the run at all. An extension that is taken under a stale claim while another one holds, and
+  leaves all but the time of the lease's end as it was, cannot be told from one under the claim that holds.
+- A line of a flow has its attempt. One of an earlier attempt is told, and so is one while nobody held the run; one
+  that the holder before wrote of the same attempt, after another had taken it over, is not told from the new holder's.
 """
 
 from __future__ import annotations
@@ -14,16 +24,21 @@ create table history (
     number bigint generated always as identity primary key,
     kind text not null, run text not null, claim bigint not null, current bigint not null,
     before text, after text not null, attempt bigint not null,
-    source text not null default '', seq bigint not null default 0
+    source text not null default '', seq bigint not null default 0, holder text not null default '',
+    at double precision not null default extract(epoch from clock_timestamp())
 );
+
+create function holder_of(one runs) returns text language sql immutable as $$
+    select case when one.lease_until is null then '' else one.agent_id || ' ' || one.incarnation end
+$$;
 
 create function note_change() returns trigger language plpgsql as $$ begin
     if tg_op = 'INSERT' then
-        insert into history (kind, run, claim, current, after, attempt)
-        values ('made', new.id, 0, new.claim, new.state, new.attempt);
+        insert into history (kind, run, claim, current, after, attempt, holder)
+        values ('made', new.id, 0, new.claim, new.state, new.attempt, holder_of(new));
     elsif tg_op = 'UPDATE' then
-        insert into history (kind, run, claim, current, before, after, attempt)
-        values ('changed', new.id, old.claim, new.claim, old.state, new.state, new.attempt);
+        insert into history (kind, run, claim, current, before, after, attempt, holder)
+        values ('changed', new.id, old.claim, new.claim, old.state, new.state, new.attempt, holder_of(new));
     else
         insert into history (kind, run, claim, current, before, after, attempt)
         values ('removed', old.id, old.claim, old.claim, old.state, '', old.attempt);
@@ -33,10 +48,11 @@ end $$;
 create trigger note after insert or update or delete on runs for each row execute function note_change();
 
 create function note_line() returns trigger language plpgsql as $$ begin
-    insert into history (kind, run, claim, current, after, attempt, source, seq)
+    insert into history (kind, run, claim, current, after, attempt, source, seq, holder)
     select case when new.attempt = attempt or (state = 'claimed' and new.attempt = attempt + 1)
             then 'line' else 'stale line' end,
-        id, claim, claim, state, new.attempt, new.source, new.seq
+        id, case when new.source like 'agent.%' then substr(new.source, 7)::bigint else claim end, claim, state,
+        new.attempt, new.source, new.seq, holder_of(runs)
     from runs where serial = new.run;
     return null;
 end $$;
@@ -48,9 +64,24 @@ create function note_end() returns trigger language plpgsql as $$ begin
     return null;
 end $$;
 create trigger note after update on claims for each row execute function note_end();
+
+create function note_start() returns trigger language plpgsql as $$ begin
+    insert into history (kind, run, claim, current, after, attempt)
+    select 'started', id, new.claim, claim, state, new.number from runs where id = new.run_id;
+    return null;
+end $$;
+create trigger note after insert on attempts for each row execute function note_start();
+
+create function note_won() returns trigger language plpgsql as $$ begin
+    insert into history (kind, run, claim, current, after, attempt)
+    select 'won', id, new.number, claim, state, attempt from runs where id = new.run_id;
+    return null;
+end $$;
+create trigger note_won after insert on claims for each row execute function note_won();
 """
-"""``claim`` is the number of the claim that something was written under (of a change: the one before it), ``current``
-the run's then. Rows of one run are in the order of its changes, since who changes a run has it locked."""
+"""``claim`` is the number of the claim that something was written under as far as the row says it (of a change: the
+run's before it; of a flow's line: the run's), ``current`` the run's then, ``holder`` who held the run after it (empty:
+nobody), ``at`` the time. Rows of one run are in the order of its changes, since who changes a run has it locked."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +97,8 @@ class Event:
     attempt: int = 0
     source: str = ""
     seq: int = 0
+    holder: str = ""
+    at: float = 0.0
 
 
 def take_notes(url: str) -> None:
@@ -78,6 +111,7 @@ def read_notes(url: str) -> list[Event]:
     """All that was written down."""
     with psycopg.connect(url) as connection:
         rows = connection.execute(
-            "select kind, run, claim, current, before, after, attempt, source, seq from history order by number"
+            "select kind, run, claim, current, before, after, attempt, source, seq, holder, at"
+            " from history order by number"
         ).fetchall()
     return [Event(*row) for row in rows]

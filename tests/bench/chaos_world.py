@@ -35,7 +35,7 @@ KINDS = {
     "slow connections": 2,
     "hang connections": 1,
 }
-"""What is done, and how often beside the others."""
+"""What is done, each once at first, and how often beside the others then."""
 LEASES = {"CLAIMED": "6", "RUNNING": "12", "HEARTBEAT": "2"}
 """Seconds: short ones, so that a freeze may outlast them."""
 GRACE = "2"
@@ -62,6 +62,16 @@ class Machine:
             self.process = subprocess.Popen(
                 [COMMAND, *self._words], env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+
+    def revived(self) -> str | None:
+        """Begin again if it has ended without being told to; what is to be said of that. What else is done to it here
+        ends and begins it in one."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        self.frozen = False
+        self.start()
+        return f"{self.name} ended by itself with {code}"
 
     def kill(self) -> None:
         """As the kernel does when there is no memory left; then it begins again."""
@@ -105,10 +115,8 @@ class World:
     """All of it. Every method blocks; ``heal`` ends what was done and is not over."""
 
     def __init__(self, folder: Path, database: PostgresServer, chance: random.Random, limit: int) -> None:
-        self._database, self._chance = database, chance
-        self.done = collections.Counter[str]()
-        self._healing: list[tuple[float, Callable[[], None]]] = []
-        self._frozen_database = False
+        self.remember(chance)
+        self._database = database
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -126,9 +134,19 @@ class World:
             Machine(folder, "by-http-far", self.proxies[1].url, *words, "by-http-far"),
         ]
 
+    def remember(self, chance: random.Random) -> None:
+        """Nothing has been done yet."""
+        self._chance = chance
+        self.done = collections.Counter[str]()
+        self.faults: list[str] = []
+        self._healing: list[tuple[float, Callable[[], None]]] = []
+        self._frozen_database = False
+        self._pending = list(KINDS)
+        chance.shuffle(self._pending)
+
     def strike(self) -> None:
-        """Do one thing to somebody."""
-        kind = self._chance.choices(list(KINDS), list(KINDS.values()))[0]
+        """Do one thing to somebody: each kind once, then any."""
+        kind = self._pending.pop(0) if self._pending else self._chance.choices(list(KINDS), list(KINDS.values()))[0]
         strikes: dict[str, Callable[[], bool]] = {
             "kill an agent": lambda: self._on_agent(Machine.kill),
             "freeze an agent": lambda: self._freeze(self._chance.choice(self.agents)),
@@ -144,7 +162,10 @@ class World:
             "slow connections": lambda: self._on_proxy("latency", value=self._chance.uniform(0.02, 1.0)),
             "hang connections": lambda: self._on_proxy("hang", value="head"),
         }
-        self.done[kind] += strikes[kind]()
+        happened = strikes[kind]()
+        self.done[kind] += happened
+        if not happened and not self.done[kind] and kind not in self._pending:
+            self._pending.append(kind)  # it could not be done just now
 
     def heal(self, *, all_of_it: bool = False) -> None:
         """End what has lasted long enough; begin again what has ended by itself."""
@@ -154,13 +175,13 @@ class World:
         for _, heal in due:
             heal()
         for machine in (*self.agents, self.server):
-            if machine.process.poll() is not None:
-                self.done[f"{machine.name} ended by itself with {machine.process.returncode}"] += 1
-                machine.start()
+            if fault := machine.revived():
+                self.faults.append(fault)
 
     def stop(self) -> list[str]:
-        """End all in order; what did not."""
-        faults = []
+        """End all in order; what did not, and what had ended before."""
+        self.heal(all_of_it=True)
+        faults = self.faults
         for machine in (*self.agents, self.server):
             machine.process.terminate()
             try:
@@ -182,7 +203,7 @@ class World:
 
     def _on_agent(self, do: Callable[[Machine], None]) -> bool:
         agent = self._chance.choice(self.agents)
-        if agent.frozen:
+        if agent.frozen or agent.process.poll() is not None:
             return False
         do(agent)
         return True
@@ -196,6 +217,8 @@ class World:
         return True
 
     def _kill_server(self) -> bool:
+        if self.server.process.poll() is not None:
+            return False
         self.server.kill()
         return True
 

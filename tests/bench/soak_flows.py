@@ -50,6 +50,18 @@ def naps(lines: int) -> int:
     return lines
 
 
+@flow(name="stays", retries=3)
+def stays(lines: int) -> int:
+    """Only of the chaos test: with enough lines it lives longer than a lease, and would go on when that has ended."""
+    sign("begins")
+    for number in range(lines):
+        say(number)
+        time.sleep(0.2)
+        sign("goes-on")
+    sign("ends")
+    return lines
+
+
 @flow(name="stumbles", retries=4)
 def stumbles(lines: int) -> int:
     sign("begins")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SECRET = "soak-secret-8f4c1d"
-RETRIES = {"nothing": 3, "talks": 3, "naps": 3, "stumbles": 4, "once": 0, "returns": 3, "whispers": 3}
+RETRIES = {"nothing": 3, "talks": 3, "naps": 3, "stays": 3, "stumbles": 4, "once": 0, "returns": 3, "whispers": 3}
 LOST_BEFORE_IT_STARTED = "agent_error"
 
 
@@ -38,10 +38,11 @@ class Signed:
 
 @dataclass
 class Hits:
-    """The runs of which something was killed."""
+    """The runs of which something was killed, and those that somebody asked to cancel."""
 
     keepers: set[str] = field(default_factory=set)
     attempts: set[str] = field(default_factory=set)
+    cancelled: set[str] = field(default_factory=set)
 
 
 def read_signs(lines: Iterable[str]) -> dict[str, dict[int, Signed]]:
@@ -98,6 +99,9 @@ def _end(run: str, told: Told, signed: Mapping[int, Signed], hits: Hits) -> Iter
             yield f"it succeeded, with the reason {told.reason}, its last attempt with {last[1]}"
         elif last[0] not in signed or not signed[last[0]].ends:
             yield f"it succeeded, and attempt {last[0]} never came to its end"
+    elif told.state == "cancelled" and run in hits.cancelled:
+        if told.reason != "cancelled" or last[1] == "completed":
+            yield f"it was cancelled, with the reason {told.reason}, its last attempt with {last[1]}"
     elif told.state != "failed":
         yield f"it is {told.state}"
     elif told.reason == LOST_BEFORE_IT_STARTED:
@@ -115,6 +119,7 @@ def _reasons(run: str, told: Told, signed: Mapping[int, Signed], hits: Hits) -> 
             or (reason == "raised" and (told.flow, number) == ("stumbles", 1))
             or (reason == "agent_lost" and run in hits.keepers)
             or (reason == "killed" and run in hits.attempts)
+            or (reason == "cancelled" and run in hits.cancelled)
         )
         if not happened:
             yield f"attempt {number} ended as {reason}, and nothing was done to it"

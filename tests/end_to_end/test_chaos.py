@@ -17,7 +17,7 @@ CHAOS = Path(__file__).parents[1] / "bench" / "chaos.py"
 @pytest.mark.timeout(600)
 def test_while_agents_database_and_server_are_killed_and_frozen_nothing_is_lost_or_doubled() -> None:
     seed = os.environ.get("FLOW_AGENT_TEST_SEED")
-    command = [sys.executable, str(CHAOS), "--minutes", "1.5", *(["--seed", seed] if seed else [])]
+    command = [sys.executable, str(CHAOS), "--minutes", "2", *(["--seed", seed] if seed else [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False)
     print(done.stdout, done.stderr)
     assert done.returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 
 from chaos_history import Event
-from chaos_judge import judge
+from chaos_judge import judge, shortcomings
 from soak_judge import Told, read_signs
 
 TOLD = Told(
@@ -31,11 +32,25 @@ def made() -> Event:
 
 
 def changed(before, after, claim, current, attempt) -> Event:
-    return Event("changed", "a", claim=claim, current=current, before=before, after=after, attempt=attempt)
+    holder = f"agent-{current}" if after in {"claimed", "running"} else ""
+    return Event(
+        "changed", "a", claim=claim, current=current, before=before, after=after, attempt=attempt, holder=holder, at=9.0
+    )
 
 
 def line(claim, attempt, seq, source="flow", state="running", kind="line") -> Event:
-    return Event(kind, "a", claim=claim, current=claim, after=state, attempt=attempt, source=source, seq=seq)
+    named = int(source.removeprefix("agent.")) if source.startswith("agent.") else claim
+    return Event(
+        kind,
+        "a",
+        claim=named,
+        current=claim,
+        after=state,
+        attempt=attempt,
+        source=source,
+        seq=seq,
+        holder=f"agent-{claim}",
+    )
 
 
 def said(claim, current, state) -> Event:
@@ -58,14 +73,59 @@ HISTORY = [
     said(2, 2, "succeeded"),
 ]
 END = HISTORY[-2:]
+CANCELLED = replace(
+    TOLD,
+    state="cancelled",
+    reason="cancelled",
+    attempts=[(1, "agent_lost"), (2, "cancelled")],
+    lines=TOLD.lines[:-1],
+    value=None,
+)
+CANCELLING = [*HISTORY[:-3], changed("running", "cancelled", 2, 2, 2), said(2, 2, "cancelled")]
 
 
-def faults(history=HISTORY, told=TOLD, signs=SIGNS, submitted=("a",)) -> list[str]:
-    return judge(set(submitted), {"a": told} if told else {}, read_signs(signs), history)
+def faults(history=HISTORY, told=TOLD, signs=SIGNS, submitted=("a",), cancelled=(), clocks=0.0) -> list[str]:
+    told = {"a": told} if told else {}
+    return judge(set(submitted), told, read_signs(signs), history, cancelled=cancelled, clocks=clocks)
 
 
 def test_a_run_that_lost_an_agent_and_did_all_it_should_has_no_fault():
     assert faults() == []
+
+
+def test_a_run_that_was_cancelled_when_somebody_asked_for_it_has_no_fault():
+    assert faults(CANCELLING, CANCELLED, SIGNS[:-1], cancelled={"a"}) == []
+    assert faults(cancelled={"a"}) == []  # it had reached its end before
+    waited = replace(CANCELLED, attempts=[], lines=[])
+    assert faults([made(), changed("queued", "cancelled", 0, 0, 0)], waited, [], cancelled={"a"}) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"cancelled": ()}, "it is cancelled"),
+        ({"told": replace(CANCELLED, reason="agent_lost")}, "it was cancelled, with the reason agent_lost"),
+        ({"told": replace(CANCELLED, attempts=TOLD.attempts)}, "its last attempt with completed"),
+        ({"history": [*CANCELLING, changed("cancelled", "queued", 2, 2, 2)]}, "it had cancelled, and was changed"),
+        ({"signs": [*SIGNS[:-1], "goes-on a 2 8 9.5"]}, "attempt 2 went on 0.50 s after cancelled was written"),
+        ({"clocks": 7.0}, "attempt 2 went on 1.00 s after cancelled was written"),
+    ],
+)
+def test_a_run_that_was_cancelled_by_nobody_or_goes_on_after_it_is_told(changes, says):
+    usual = {"history": CANCELLING, "told": CANCELLED, "signs": SIGNS[:-1], "cancelled": {"a"}}
+    assert says in "\n".join(faults(**{**usual, **changes}))
+
+
+def test_two_attempts_that_sign_side_by_side_are_told_also_if_the_first_outlives_its_lease_only_a_moment():
+    lines = [(1, "1 line 0"), *((2, f"2 line {number}") for number in range(100))]
+    long = replace(TOLD, flow="stays", parameters={"lines": 100}, lines=lines, value=100)
+    first = ["begins a 1 7 1.0", *(f"goes-on a 1 7 {1 + number * 0.2}" for number in range(1, 61))]
+    second = ["begins a 2 8 {}", "goes-on a 2 8 14.0", "ends a 2 8 30.0"]
+    history = [replace(event, at=31.0) for event in HISTORY]
+    apart = [*first, second[0].format(13.1), *second[1:]]
+    beside = [*first, second[0].format(12.9), *second[1:]]
+    assert faults(history, long, apart) == []
+    assert faults(history, long, beside) == ["a (stays): attempt 1 was still running when a later one had begun"]
 
 
 def without(*events: Event) -> list[Event]:
@@ -99,6 +159,49 @@ def without(*events: Event) -> list[Event]:
             "a stale line",
             [*HISTORY[:9], line(2, 1, 2, kind="stale line"), *HISTORY[9:]],
             "a line of attempt 1",
+        ),
+        (
+            "a stale start",
+            [*HISTORY[:9], Event("started", "a", claim=1, current=2, after="running"), *HISTORY[9:]],
+            "claim 1 started while claim 2",
+        ),
+        (
+            "a claim that is not the run's",
+            [*HISTORY[:9], Event("won", "a", claim=3, current=2, after="running"), *HISTORY[9:]],
+            "claim 3 won while claim 2",
+        ),
+        ("a success that nobody told", HISTORY[:-1], "nobody told that under claim 2"),
+        ("a success under another claim", [*HISTORY[:-1], said(1, 2, "succeeded")], "nobody told that under claim 2"),
+        (
+            "another holder, no other claim",
+            [*HISTORY[:9], replace(HISTORY[8], before="running", holder="agent-1"), *HISTORY[9:]],
+            "agent-1 holds it under claim 2, which was won by agent-2",
+        ),
+        (
+            "held again after its lease",
+            [
+                *HISTORY[:9],
+                replace(changed("running", "running", 2, 2, 2), holder=""),
+                changed("running", "running", 2, 2, 2),
+                *HISTORY[9:],
+            ],
+            "agent-2 holds it under claim 2, which was won by one that had let it go",
+        ),
+        (
+            "told after its lease",
+            [*HISTORY[:11], replace(changed("running", "running", 2, 2, 2), holder=""), *END],
+            "it went from running to succeeded while nobody held it",
+        ),
+        (
+            "a claim of what had ended",
+            [*HISTORY[:7], changed("queued", "cancelled", 1, 2, 1)],
+            "claim 2 was won as it went from queued to cancelled",
+        ),
+        ("a claim for nobody", [*HISTORY[:7], replace(HISTORY[7], holder=""), *HISTORY[8:]], "and nobody holds it"),
+        (
+            "a line while nobody holds it",
+            [*HISTORY[:9], replace(HISTORY[9], holder=""), *HISTORY[10:]],
+            "line 1 of flow was written while nobody held the run",
         ),
         ("a stale agent", [*HISTORY[:9], line(2, 2, 1, source="agent.1"), *HISTORY[9:]], "agent.1 wrote while claim 2"),
         ("a line after the end", [*HISTORY, line(2, 2, 3, state="succeeded")], "was written while it was succeeded"),
@@ -136,3 +239,24 @@ def test_a_history_that_no_promise_allows_is_told(what, history, says):
 )
 def test_a_run_that_was_lost_doubled_or_told_wrongly_is_told(what, changes, says):
     assert says in "\n".join(faults(**changes)), what
+
+
+KINDS = ("kill", "freeze")
+LONG = read_signs(["begins a 1 7 1.0", "goes-on a 1 7 14.0"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, []),
+        ({"done": Counter(kill=3)}, ["it never happened: freeze"]),
+        ({"done": {}}, ["it never happened: kill", "it never happened: freeze"]),
+        ({"told": {"a": TOLD}}, ["1 runs ended, expected at least 60"]),
+        ({"told": {}}, ["0 runs ended, expected at least 60"]),
+        ({"told": {str(n): replace(TOLD, state="queued") for n in range(60)}}, ["0 runs ended, expected at least 60"]),
+        ({"signs": read_signs(SIGNS)}, ["no attempt lived longer than a lease of 12 s"]),
+    ],
+)
+def test_a_chaos_that_did_not_do_what_it_is_for_says_what(changes, says):
+    usual = {"done": Counter(kill=1, freeze=1), "told": {str(n): TOLD for n in range(60)}, "signs": LONG}
+    assert shortcomings(2, kinds=KINDS, lease=12, **{**usual, **changes}) == says
