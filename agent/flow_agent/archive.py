@@ -35,6 +35,7 @@ PARTS = (
     "checks.py",
     "run_configs.py",
     "container_options.py",
+    "host_options.py",
     "ecs_options.py",
     "kubernetes_options.py",
     "environments.py",
