@@ -8,15 +8,17 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from flow_agent.errors import InvalidInput, ParametersInvalid, RegistrationError
+from flow_agent.errors import ParametersInvalid, RegistrationError
 from flow_agent.flow import Flow
 from flow_agent.labels import checked
 from flow_agent.model import Json, Parameter, Registration
+from flow_agent.queues.asked import PARAMETER_BYTES, check_size
 from flow_agent.storages.base import Storage, Stored
 
-PARAMETER_BYTES = 65_536
 """The most that a run's parameters may take as JSON."""
 
+
+__all__ = ["PARAMETER_BYTES", "build_registrations", "check_parameters", "described", "discard", "parameters_of"]
 
 _PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -146,7 +148,7 @@ def check_parameters(registration: Registration, parameters: Mapping[str, Json])
     off, the flow may have changed since, and this is only a warning. InvalidInput: they are no JSON, or more than
     PARAMETER_BYTES of it, which no run can have.
     """
-    _check_size(registration, parameters)
+    check_size(registration.flow, parameters)
     known = {parameter.name for parameter in registration.parameters if parameter.kind == "named"}
     required = [parameter.name for parameter in registration.parameters if parameter.required]
     anything = any(parameter.kind == "any" for parameter in registration.parameters)
@@ -165,27 +167,3 @@ def check_parameters(registration: Registration, parameters: Mapping[str, Json])
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
-
-
-def _check_size(registration: Registration, parameters: Mapping[str, Json]) -> None:
-    what = f"flow {registration.flow!r}: the parameters"
-    try:
-        for name in parameters:
-            if not isinstance(name, str):
-                raise InvalidInput(f"{what} have the name {name!r} ({type(name).__name__}), expected text")
-        for name, value in parameters.items():
-            try:
-                json.dumps(value, allow_nan=False)
-            except (TypeError, ValueError, RecursionError) as error:
-                raise InvalidInput(
-                    f"{what} are kept as JSON, which {name!r} cannot be: {error}",
-                    hint="give text, numbers, true, false, null, lists or tables of them",
-                ) from error
-        size = len(json.dumps(dict(parameters), ensure_ascii=False).encode())
-    except UnicodeEncodeError as error:
-        raise InvalidInput(f"{what} hold a character that is half of a pair, which cannot be stored") from error
-    if size > PARAMETER_BYTES:
-        raise InvalidInput(
-            f"{what} take {size} bytes as JSON, expected at most {PARAMETER_BYTES}",
-            hint="store large data elsewhere and pass its place",
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,12 +15,10 @@ from flow_agent.labels import checked
 from flow_agent.model import Json, Registration, Run, Submission
 from flow_agent.plugins import load
 from flow_agent.ports import Queue, SecretResolver
+from flow_agent.queues.asked import check_due, check_key, check_priority
 
 MOST_AT_ONCE = 100_000
 """Runs of one submission: they are one transaction, which keeps other writers waiting."""
-
-LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
-"""The last moment at which a run may be due, in seconds since the epoch: the calendar ends soon after."""
 
 _TIDYING = 10.0
 """Seconds for removing what was stored for a registration that came to nothing."""
@@ -85,10 +82,6 @@ def _discard(registrations: Sequence[Registration]) -> None:
         discard(registration, storage.from_description(registration.storage))
 
 
-PRIORITY_LIMIT = 2**31
-"""Priorities lie between minus this and below it: what every queue can keep."""
-
-
 async def submit_runs(
     queue: Queue,
     flow: str,
@@ -116,12 +109,10 @@ async def submit_runs(
         raise InvalidInput(
             f"count is {count} and a key is given, which names one run only", hint="leave one of them out"
         )
-    if key == "":  # an unset variable in a script: all its runs would be one
-        raise InvalidInput("the idempotency key is empty", hint="leave it out, or give it a value")
-    if not -PRIORITY_LIMIT <= priority < PRIORITY_LIMIT:
-        raise InvalidInput(f"priority is {priority}, expected {-PRIORITY_LIMIT} to {PRIORITY_LIMIT - 1}")
+    check_key(key)
+    check_priority(priority)
     if at is not None:
-        _checked_time(at, f"{at:g} seconds since the epoch")
+        check_due(at, f"{at:g} seconds since the epoch")
     wanted = checked(labels)
     registration = await queue.registration(flow)
     refuse_impossible(registration)
@@ -200,7 +191,7 @@ def parse_time(text: str, *, now: float | None = None) -> float:
     """
     if match := re.fullmatch(r"\+(\d+(?:\.\d+)?)([smhd])", text.strip()):
         seconds = float(match[1]) * _UNITS[match[2]]
-        return _checked_time((time.time() if now is None else now) + seconds, repr(text))
+        return check_due((time.time() if now is None else now) + seconds, repr(text))
     try:
         when = datetime.fromisoformat(text.strip())
     except ValueError:
@@ -216,12 +207,6 @@ def due_time(when: datetime) -> float:
     Raises InvalidInput: it is later than LATEST.
     """
     try:
-        return _checked_time(when.timestamp(), f"{when}")
+        return check_due(when.timestamp(), f"{when}")
     except (ValueError, OverflowError, OSError):  # a local time at an end of the calendar
-        return _checked_time(when.replace(tzinfo=UTC).timestamp(), f"{when}")
-
-
-def _checked_time(when: float, shown: str) -> float:
-    if not math.isfinite(when) or when > LATEST:
-        raise InvalidInput(f"{shown} is no time at which a run can be due", hint="give one before 9999-12-31")
-    return when
+        return check_due(when.replace(tzinfo=UTC).timestamp(), f"{when}")

@@ -26,6 +26,7 @@ from flow_agent.model import (
 from flow_agent.ports import Clock, Leases
 from flow_agent.queues import limits as limiting
 from flow_agent.queues import presence, pruning, verbs
+from flow_agent.queues.asked import check_submissions
 from flow_agent.queues.rules import Moment
 from flow_agent.queues.store import Store
 
@@ -78,6 +79,7 @@ class StoreQueue(ABC):
 
     async def submit(self, submissions: Sequence[Submission]) -> list[Run]:
         """See ``Queue.submit``."""
+        check_submissions(submissions)
         return await self._write(lambda store: verbs.submit(store, submissions, self._moment()), poke=True)
 
     async def get(self, run_id: str) -> Run:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from flow_agent.errors import NotFound
+from flow_agent.errors import InvalidInput, NotFound
 from flow_agent.labels import checked
 from flow_agent.model import Full, Limit, State
 from flow_agent.queues import rules
@@ -30,6 +30,8 @@ def set_limit(store: Store, limit: Limit) -> None:
         raise ValueError(f"a limit of {limit.slots} slots for {limit.kind} cannot be: expected 0 to {MOST_SLOTS}")
     if limit.kind == "label":
         checked([limit.name])
+    elif store.newest(limit.name) is None:  # a misspelt one would limit nothing
+        raise InvalidInput(f"flow {limit.name!r} is not registered, and cannot have a limit")
     store.save_limit(replace(limit, taken=0))
 
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 from ulid import ULID
 
+from flow_agent.errors import InvalidInput
 from flow_agent.model import Pruned, Pruning, Registration, State
 from flow_agent.queues import presence
+from flow_agent.queues.asked import LARGEST
 from flow_agent.queues.rules import Moment
 from flow_agent.queues.store import Store
 
@@ -55,6 +57,8 @@ def check(pruning: Pruning) -> None:
     """Raises ValueError: it asks for what cannot be."""
     if not pruning.older_than >= 0 or pruning.keep_last < 0:
         raise ValueError(f"older than {pruning.older_than} s and all but the last {pruning.keep_last} cannot be")
+    if pruning.keep_last > LARGEST:
+        raise InvalidInput(f"all but the last {pruning.keep_last} cannot be: expected at most {LARGEST}")
     if open_ones := sorted(state for state in pruning.states if not state.terminal):
         raise ValueError(f"a run that is {open_ones[0]} has not ended, and cannot be pruned")
 
@@ -107,9 +111,8 @@ class _Rule:
 
     def keeps(self, past: Past) -> bool:
         """Whether it stays: by itself, or because a run that stays is a retry of it."""
-        waiting = (
-            [] if past.id in self._kept else [past]
-        )  # each is a retry of the one before it; there may be thousands
+        # Each is a retry of the one before it; there may be thousands.
+        waiting = [] if past.id in self._kept else [past]
         while waiting:
             one = waiting[-1]
             kept = not self._may_go(one)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from flow_agent.errors import FlowAgentError, QueueError, QueueUnavailable
+from flow_agent.errors import FlowAgentError, InvalidInput, QueueError, QueueUnavailable
 
 _PASSING = ("starting up", "shutting down", "recovery", "too many", "not yet accepting", "remaining connection slots")
 """What a server that refuses a connection for a while says; it gives no code then."""
@@ -23,6 +23,7 @@ OUTDATED = frozenset({"0A000"})
 _MEANINGS: tuple[tuple[str, type[FlowAgentError], str, str], ...] = (
     ("40001", QueueUnavailable, "is too busy: {error}", _BUSY),
     ("40P01", QueueUnavailable, "is too busy: {error}", _BUSY),
+    ("22003", InvalidInput, "keeps no such number: {error}", "give one that is nearer to zero"),
     ("25006", QueueUnavailable, "only reads now: {error}", "it may be a standby; give the URL of the primary"),
     ("42501", QueueError, "forbids what the queue needs: {error}", _RIGHTS),
     ("42P01", QueueError, "has lost tables of the queue: {error}", "restore it from a backup, or drop the others too"),

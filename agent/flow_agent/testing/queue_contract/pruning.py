@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from flow_agent.errors import ClaimLost, NotFound
+from flow_agent.errors import ClaimLost, InvalidInput, NotFound
 from flow_agent.model import Full, Limit, Pruned, Pruning, State, Submission
 from flow_agent.ports import Queue
 from flow_agent.testing import ManualClock
@@ -57,6 +57,11 @@ async def ids(queue: Queue) -> list[str]:
 
 class Past:
     """``prune``."""
+
+    async def test_a_number_that_no_queue_can_keep_is_refused(self, queue: Queue):
+        for dry_run in (True, False):
+            with pytest.raises(InvalidInput):
+                await queue.prune(Pruning(keep_last=2**63), dry_run=dry_run)
 
     async def test_an_ended_run_goes_with_all_that_hangs_on_it(self, queue: Queue):
         claim = await running(queue, key="k")

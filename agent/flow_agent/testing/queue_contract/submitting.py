@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from flow_agent.errors import NotFound
+from flow_agent.errors import InvalidInput, NotFound
 from flow_agent.model import COUNTED, PROMOTED_AT_ONCE, Parameter, Reason, Run, State, Submission
 from flow_agent.ports import Queue
 from flow_agent.testing import ManualClock
@@ -62,6 +62,24 @@ class Registrations:
 
 class Submitting:
     """``submit``, ``get``, ``runs``, ``cancel`` before a claim, ``waiting``, ``next_due``."""
+
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            *({"labels": frozenset({label})} for label in ("", " x", "\n", "x" * 256)),
+            {"parameters": {"x": "y" * 65_536}},
+            {"due_at": 1e308},
+            {"priority": 2**63},
+            {"version": 2**63},
+            {"key": ""},
+        ],
+        ids=min,
+    )
+    async def test_what_cannot_be_is_refused_and_nothing_is_stored(self, queue: Queue, asked):
+        await queue.register([registration()])
+        with pytest.raises(InvalidInput):
+            await queue.submit([Submission(flow="add"), Submission(flow="add", **asked)])
+        assert await queue.runs() == []
 
     async def test_ids_are_lowercase_ulids_in_the_order_of_submission(self, queue: Queue, open_again: OpenAgain):
         await queue.register([registration()])
