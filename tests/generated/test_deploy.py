@@ -70,6 +70,31 @@ def test_what_the_page_says_of_the_unit_stands_in_it() -> None:
         assert setting in lines or setting == "FLOW_AGENT_AGENT__LIMIT=8"
 
 
+def test_the_drop_in_lets_the_service_at_the_engine_and_runs_no_flow_as_a_process(monkeypatch: Any) -> None:
+    parser = _Unit(strict=False)
+    parser.read(ROOT / "deploy/flow-agent-docker.conf")
+    service = parser["Service"]
+    assert service["SupplementaryGroups"] == "docker"
+    monkeypatch.setenv(*service["Environment"].split("=", 1))
+    assert load().agent.launchers == ("docker",)
+
+
+def test_the_compose_file_of_the_engine_gives_the_agent_alone_its_socket(monkeypatch: Any) -> None:
+    services = yaml.safe_load((ROOT / "deploy/compose.docker.yaml").read_text())["services"]
+    assert list(services) == ["agent"]
+    for name, value in services["agent"]["environment"].items():
+        monkeypatch.setenv(name, value)
+    assert load().agent.launchers == ("docker",)
+    more = ("--file", str(ROOT / "deploy/compose.docker.yaml"), "config")
+    done = composed(*more, POSTGRES_PASSWORD="secret", DOCKER_GID="998")
+    assert done.returncode == 0, done.stderr
+    agent = yaml.safe_load(done.stdout)["services"]["agent"]
+    targets = {each["target"] if isinstance(each, dict) else each.split(":")[1] for each in agent["volumes"]}
+    assert targets == {"/var/lib/flow-agent", "/var/run/docker.sock"}
+    assert agent["group_add"] == ["998"]
+    assert agent["environment"]["FLOW_AGENT_QUEUE"] == "http://server:8642"
+
+
 def test_the_settings_that_the_files_name_are_settings() -> None:
     known = {*re.findall(r"FLOW_AGENT_\w+", (ROOT / "README.md").read_text()), "FLOW_AGENT_HOME", "FLOW_AGENT_CONFIG"}
     for path in sorted((ROOT / "deploy").iterdir()):
