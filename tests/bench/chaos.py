@@ -53,8 +53,8 @@ ENOUGH = 2.0
 """Minutes in which each kind of havoc must have happened."""
 LONG = 3
 """Runs at a time, besides all others, that outlive a lease: only of these could two attempts go on side by side."""
-LINES = (75, 200)
-"""Of those, each of which takes 0.2 s: 15 to 40 s."""
+LINES = (100, 200)
+"""Of those, each of which takes 0.2 s: 20 to 40 s."""
 
 
 async def insisting(call: Callable[[], Awaitable[T]]) -> T:

@@ -130,8 +130,8 @@ def _holders(events: list[Event]) -> Iterator[str]:
             yield f"{event.holder} holds it under claim {claim}, which was won by {holder or 'one that had let it go'}"
         if not won and not holder and event.before == "running" and event.after != "running":
             yield f"it went from running to {event.after} while nobody held it"
-        if event.after in {"succeeded", "claimed"} and not won and not holder:
-            yield f"{event.after} was written while nobody held it"
+        if not won and event.after == "claimed" and event.before != "claimed":
+            yield f"it went from {event.before} to claimed without a new claim"
         claim, holder = event.current, event.holder
 
 

@@ -22,7 +22,7 @@ from servers.proxy import FaultProxy
 
 KINDS = {
     "kill an agent": 4,
-    "freeze an agent": 4,
+    "freeze an agent": 5,
     "drain an agent": 1,
     "kill a keeper": 5,
     "kill a zygote": 3,
@@ -41,6 +41,8 @@ LEASES = {"CLAIMED": "6", "RUNNING": "12", "HEARTBEAT": "2"}
 GRACE = "2"
 FROZEN = (0.5, 20.0)
 """Seconds for which something stands still: also longer than a lease."""
+AGENT_FROZEN = (8.0, 30.0)
+"""The same for an agent, which mostly is to lose what it has while that goes on: another one takes the run then."""
 
 
 class Machine:
@@ -149,7 +151,7 @@ class World:
         kind = self._pending.pop(0) if self._pending else self._chance.choices(list(KINDS), list(KINDS.values()))[0]
         strikes: dict[str, Callable[[], bool]] = {
             "kill an agent": lambda: self._on_agent(Machine.kill),
-            "freeze an agent": lambda: self._freeze(self._chance.choice(self.agents)),
+            "freeze an agent": lambda: self._freeze(self._chance.choice(self.agents), AGENT_FROZEN),
             "drain an agent": lambda: self._on_agent(Machine.drain),
             "kill a keeper": lambda: self._kill(self._keepers()),
             "kill a zygote": lambda: self._kill([one.pid for agent in self.agents for one in agent.zygotes()]),
@@ -198,8 +200,8 @@ class World:
             faults += [f"left over: {path}" for path in [*left, *agent.home.glob("unwritten/*")]]
         return faults
 
-    def _later(self, heal: Callable[[], None]) -> None:
-        self._healing.append((time.monotonic() + self._chance.uniform(*FROZEN), heal))
+    def _later(self, heal: Callable[[], None], frozen: tuple[float, float] = FROZEN) -> None:
+        self._healing.append((time.monotonic() + self._chance.uniform(*frozen), heal))
 
     def _on_agent(self, do: Callable[[Machine], None]) -> bool:
         agent = self._chance.choice(self.agents)
@@ -208,12 +210,12 @@ class World:
         do(agent)
         return True
 
-    def _freeze(self, machine: Machine) -> bool:
+    def _freeze(self, machine: Machine, frozen: tuple[float, float] = FROZEN) -> bool:
         if machine.frozen or machine.process.poll() is not None:
             return False
         machine.freeze()
         process = machine.process
-        self._later(lambda: machine.thaw() if machine.process is process else None)
+        self._later(lambda: machine.thaw() if machine.process is process else None, frozen)
         return True
 
     def _kill_server(self) -> bool:

@@ -197,6 +197,11 @@ def without(*events: Event) -> list[Event]:
             [*HISTORY[:7], changed("queued", "cancelled", 1, 2, 1)],
             "claim 2 was won as it went from queued to cancelled",
         ),
+        (
+            "claimed without a claim",
+            [*HISTORY[:7], replace(HISTORY[7], current=1, holder=""), *HISTORY[8:]],
+            "it went from queued to claimed without a new claim",
+        ),
         ("a claim for nobody", [*HISTORY[:7], replace(HISTORY[7], holder=""), *HISTORY[8:]], "and nobody holds it"),
         (
             "a line while nobody holds it",
