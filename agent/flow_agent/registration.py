@@ -8,11 +8,11 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
+from flow_agent.asked import PARAMETER_BYTES, check_size
 from flow_agent.errors import ParametersInvalid, RegistrationError
 from flow_agent.flow import Flow
 from flow_agent.labels import checked
 from flow_agent.model import Json, Parameter, Registration
-from flow_agent.queues.asked import PARAMETER_BYTES, check_size
 from flow_agent.storages.base import Storage, Stored
 
 """The most that a run's parameters may take as JSON."""

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 
 import anyio
 
+from flow_agent.asked import check_due, check_key, check_priority
 from flow_agent.errors import InvalidInput, ParametersInvalid, RegistrationError
 from flow_agent.labels import checked
 from flow_agent.model import Json, Registration, Run, Submission
 from flow_agent.plugins import load
 from flow_agent.ports import Queue, SecretResolver
-from flow_agent.queues.asked import check_due, check_key, check_priority
 
 MOST_AT_ONCE = 100_000
 """Runs of one submission: they are one transaction, which keeps other writers waiting."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from flow_agent.asked import check_submissions
 from flow_agent.model import (
     AgentInfo,
     Attempt,
@@ -26,7 +27,6 @@ from flow_agent.model import (
 from flow_agent.ports import Clock, Leases
 from flow_agent.queues import limits as limiting
 from flow_agent.queues import presence, pruning, verbs
-from flow_agent.queues.asked import check_submissions
 from flow_agent.queues.rules import Moment
 from flow_agent.queues.store import Store
 

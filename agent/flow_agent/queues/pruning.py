@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from ulid import ULID
 
+from flow_agent.asked import LARGEST
 from flow_agent.errors import InvalidInput
 from flow_agent.model import Pruned, Pruning, Registration, State
 from flow_agent.queues import presence
-from flow_agent.queues.asked import LARGEST
 from flow_agent.queues.rules import Moment
 from flow_agent.queues.store import Store
 
