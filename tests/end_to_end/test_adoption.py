@@ -71,7 +71,7 @@ def is_shot(gate: str):
 def waits(gate: str):
     begin(gate + ".never")
 
-@flow(name="waits too long", timeout=2)
+@flow(name="waits too long", timeout=10)
 def waits_too_long(gate: str):
     begin(gate + ".never")
 
