@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import pickle
+import subprocess
+import sys
 import time
 from contextlib import aclosing
 from datetime import datetime
@@ -431,3 +433,9 @@ async def test_a_url_is_shown_without_its_password():
     assert operations.shown_url("host=h password=s3cret user=me") == "host=h password=*** user=me"
     assert operations.shown_url("host=h password='s3 c\\'ret' user=me") == "host=h password=*** user=me"
     assert operations.shown_url("sqlite:/tmp/a@b.db") == "sqlite:/tmp/a@b.db"
+
+
+def test_commands_that_write_no_log_do_not_pay_for_one() -> None:
+    program = "import sys, flow_agent.cli.runs; print([name for name in ('structlog', 'httpx') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

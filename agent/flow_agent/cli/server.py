@@ -7,10 +7,11 @@ from pathlib import Path
 import anyio
 import click
 
-from flow_agent import events, operations
+from flow_agent import events
 from flow_agent.cli.options import options
 from flow_agent.errors import FlowAgentError, InvalidInput
 from flow_agent.init import become_init
+from flow_agent.operations.awaiting import awaited_queue
 from flow_agent.ports import Leases
 from flow_agent.server.tokens import Tokens
 from flow_agent.settings import Settings
@@ -60,7 +61,7 @@ async def _serve(settings: Settings) -> int:
         certificate=chosen.certificate,
         key=chosen.key,
     )
-    async with operations.awaited_queue(settings.queue, **settings.queue_arguments()) as queue:
+    async with awaited_queue(settings.queue, **settings.queue_arguments()) as queue:
         await run(queue, how)
     return 0
 

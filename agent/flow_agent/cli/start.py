@@ -15,6 +15,7 @@ from flow_agent.init import become_init
 from flow_agent.launchers.linux import hide_memory
 from flow_agent.model import AgentInfo
 from flow_agent.notify import ServiceManager
+from flow_agent.operations.awaiting import awaited_queue
 from flow_agent.settings import Settings
 
 SWITCH = 0.0005
@@ -57,7 +58,7 @@ async def _start(settings: Settings, until_empty: bool) -> int:
         manager.ready()
 
     # What ends by itself has somebody who waits for it, and should be told.
-    opening = operations.open_queue if until_empty else operations.awaited_queue
+    opening = operations.open_queue if until_empty else awaited_queue
     async with (
         opening(settings.queue, **settings.queue_arguments()) as queue,
         assembled(settings, queue, until_empty=until_empty, probes=settings.probes.listen) as (agent, info),

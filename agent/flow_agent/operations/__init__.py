@@ -1,7 +1,7 @@
 """What the command line and the Python client do with an open queue, once."""
 
 from flow_agent.operations.doctor import examine
-from flow_agent.operations.opening import awaited_queue, open_queue, shown_url
+from flow_agent.operations.opening import open_queue, shown_url
 from flow_agent.operations.pruning import parse_age, prune
 from flow_agent.operations.results import is_pickled, no_json, python_text, read_result, recover_result
 from flow_agent.operations.submitting import MOST_AT_ONCE, due_time, parse_time, register, retry_run, submit_runs
@@ -12,7 +12,6 @@ __all__ = [
     "MOST_AT_ONCE",
     "agent_json",
     "attempt_json",
-    "awaited_queue",
     "cancel_run",
     "due_time",
     "examine",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 
-from flow_agent import events, retry
 from flow_agent.errors import InvalidInput
 from flow_agent.model import Json
 from flow_agent.plugins import load
@@ -33,28 +31,6 @@ def open_queue(
         )
     opener: OpenQueue = load("queues", scheme)
     return opener(url, leases=leases or Leases(), options=options or {})
-
-
-@asynccontextmanager
-async def awaited_queue(
-    url: str, *, leases: Leases | None = None, options: Mapping[str, Json] | None = None
-) -> AsyncIterator[Queue]:
-    """The same for a program that works until it is stopped: it begins, too, while the queue is away."""
-    began, failed = time.time(), False
-
-    def told(_wait: float, error: BaseException) -> None:
-        nonlocal failed
-        if not failed:
-            failed = True
-            events.queue_unavailable("open", began, str(error))
-
-    async with AsyncExitStack() as stack:
-        queue = await retry.answered(
-            lambda: stack.enter_async_context(open_queue(url, leases=leases, options=options)), told
-        )
-        if failed:
-            events.queue_back(time.time() - began)
-        yield queue
 
 
 def shown_url(url: str) -> str:
