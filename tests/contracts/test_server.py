@@ -303,7 +303,7 @@ async def test_every_address_does_what_its_description_says(service):
             one()
 
     await anyio.to_thread.run_sync(examine)
-    assert asked == {"/livez", *(f"/v1/{verb}" for verb in wire.VERBS)}
+    assert asked == {"/livez", "/readyz", "/waiting", *(f"/v1/{verb}" for verb in wire.VERBS)}
 
 
 async def test_a_server_that_is_gone_is_unavailable_and_heard_again_when_it_is_back(free_port):
