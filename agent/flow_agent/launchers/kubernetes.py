@@ -135,9 +135,9 @@ class KubernetesLauncher:
                 await self._read(held, log, sink, follow=seen == "runs")
             if log.over or seen == "ended":
                 break
+        if not held.stopped and (not log.over or (log.exit or {}).get("ended_by") == "stop"):
+            await self._settled(held)
         if not log.over:
-            if not held.stopped:
-                await self._settled(held)
             words = ends.container(held.sight.pod).get("state", {}).get("terminated", {}).get("message")
             log.last_words(words or "")
         return self._judged(held, log)
@@ -224,9 +224,9 @@ class KubernetesLauncher:
             scope.cancel()
 
     async def _settled(self, held: Held) -> None:
-        """Wait a little for what the cluster says of the end: it says one thing after the other."""
+        """Wait a little for what the cluster says of the end: of Job and pod one after the other, in any order."""
         with anyio.move_on_after(SETTLED):
-            while not (held.sight.job_gone or ends.condition(held.sight.job, "Failed")):
+            while not ends.told(held.sight):
                 await held.sight.changed.wait()
 
     def _judged(self, held: Held, log: PodLog) -> Ending:

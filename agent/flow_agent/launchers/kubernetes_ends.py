@@ -60,6 +60,14 @@ def condition(found: Mapping[str, Any] | None, kind: str) -> Mapping[str, Any]:
     return next((each for each in conditions if each.get("type") == kind and each.get("status") == "True"), {})
 
 
+def told(sight: Sight) -> bool:
+    """Whether the cluster has said of the Job and of its pod how they ended."""
+    if sight.job_gone:
+        return True
+    ended = (container(sight.pod).get("state") or {}).get("terminated")
+    return bool(condition(sight.job, "Failed")) and (sight.pod_gone or bool(ended))
+
+
 def lost_node(sight: Sight) -> bool:
     """Whether the pod is on a node that nobody hears of any more, and was given up by the cluster."""
     if sight.pod is None or not sight.pod["metadata"].get("deletionTimestamp"):
