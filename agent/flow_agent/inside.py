@@ -265,7 +265,7 @@ def _carried_out(where: str, read: Callable[[], str], last_words: Path | None) -
         orders = Orders.of(read())
     except (FlowAgentError, OSError, ValueError, KeyError, TypeError) as error:
         said = known.text(sentence(error)) if isinstance(error, FlowAgentError) else type(error).__name__
-        print(f"flow-agent: {where} holds no orders: {said}", file=sys.stderr)  # noqa: T201
+        print(f"flow-agent: {where} holds no orders: {said}", file=sys.stderr)  # noqa: T201 - its log is the output
         return FAILED
     home = Path(os.environ.get("FLOW_AGENT_HOME") or "/tmp/flow-agent")  # noqa: S108 - of the container
     return anyio.run(run, orders, home, Voice(orders.nonce, last_words))

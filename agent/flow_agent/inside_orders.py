@@ -44,7 +44,7 @@ def left_in_store(text: str) -> str:
 
     async def fetch() -> bytes:
         async def wait(seconds: float, error: BaseException) -> None:
-            print(f"flow-agent: {error}; again in {seconds:.1f} s", file=sys.stderr)  # noqa: T201
+            print(f"flow-agent: {error}; again in {seconds:.1f} s", file=sys.stderr)  # noqa: T201 - as above
 
         async with clients():
             with tempfile.TemporaryDirectory() as folder:

@@ -120,7 +120,7 @@ def connect(address: Address | None = None) -> Engine:
     if not address.url and (context := _tls_in_vain(address)):
         raise context
 
-    class Client(docker.APIClient):  # type: ignore[misc,name-defined]
+    class Client(docker.APIClient):  # type: ignore[misc,name-defined]  # the SDK has no types
         """Has a limit also where the SDK asks for none (pulls, builds): else a silent engine holds its thread."""
 
         def _set_request_timeout(self, kwargs: dict[str, Any]) -> dict[str, Any]:

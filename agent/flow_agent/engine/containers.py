@@ -43,7 +43,7 @@ def create(engine: Engine, name: str, config: Mapping[str, Any], networks: Itera
         for network in networks:
             engine.ask(
                 f"connecting the container {name} to the network {network}",
-                lambda network=network: engine.sdk.connect_container_to_network(made, network),  # type: ignore[misc]
+                lambda network=network: engine.sdk.connect_container_to_network(made, network),  # type: ignore[misc]  # no types
             )
     except BaseException as error:
         with contextlib.suppress(EngineError):
@@ -229,7 +229,7 @@ def remove_volumes(engine: Engine, labels: Mapping[str, str]) -> None:
     found = engine.ask("listing volumes", lambda: engine.sdk.volumes(filters=wanted))
     for volume in found["Volumes"] or ():
         try:
-            engine.ask("removing a volume", lambda name=volume["Name"]: engine.sdk.remove_volume(name))  # type: ignore[misc]
+            engine.ask("removing a volume", lambda name=volume["Name"]: engine.sdk.remove_volume(name))  # type: ignore[misc]  # no types
         except EngineError as error:
             if error.status not in {404, 409}:  # gone, or in use again
                 raise

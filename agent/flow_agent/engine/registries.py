@@ -59,7 +59,7 @@ def _of_config(auths: Mapping[str, Any], registry: str) -> Mapping[str, Any]:
             if entry.get("auth"):
                 username, _, password = b64decode(entry["auth"]).decode().partition(":")
                 return {"username": username, "password": password}
-            return entry  # type: ignore[no-any-return]
+            return entry  # type: ignore[no-any-return]  # out of YAML or JSON
     return {}
 
 

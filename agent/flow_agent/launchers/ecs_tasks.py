@@ -160,7 +160,7 @@ class Tasks:
         while True:
             for status in ("RUNNING", "STOPPED"):
                 answer = await retry.reached(
-                    lambda status=status: self._services.call(  # type: ignore[misc]
+                    lambda status=status: self._services.call(  # type: ignore[misc]  # a default binds it
                         f"looking for the task of {held.ref}",
                         "list_tasks",
                         cluster=held.cluster,

@@ -260,7 +260,7 @@ class MemoryStore:
             if (each.flow, each.version) not in named
         ]
 
-    def remove_registrations(self, named: Collection[tuple[str, int]], since: str) -> int:  # noqa: ARG002
+    def remove_registrations(self, named: Collection[tuple[str, int]], since: str) -> int:  # noqa: ARG002 - the port's
         used = {(stored.run.flow, stored.run.version) for stored in self._runs.values()}
         gone = set(named) - used
         before = sum(map(len, self._flows.values()))
