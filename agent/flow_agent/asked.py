@@ -24,6 +24,7 @@ def check_submissions(submissions: Iterable[Submission]) -> None:
     """Raises InvalidInput: there can be no such run."""
     for submission in {id(each): each for each in submissions}.values():  # many may be one object
         checked(submission.labels)
+        check_text(submission.flow, "the name of a flow")
         check_key(submission.key)
         check_priority(submission.priority)
         if submission.version is not None and not -LARGEST <= submission.version <= LARGEST:
@@ -37,6 +38,15 @@ def check_key(key: str | None) -> None:
     """Raises InvalidInput: it is empty, as an unset variable in a script is, and all its runs would be one."""
     if key == "":
         raise InvalidInput("the idempotency key is empty", hint="leave it out, or give it a value")
+    check_text(key or "", "the idempotency key")
+
+
+def check_text(text: str, what: str) -> None:
+    """Raises InvalidInput: it holds half of a pair of characters, which no queue can keep."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"{what} {text!r} is no text in UTF-8, as the queue keeps it") from error
 
 
 def check_priority(priority: int) -> None:

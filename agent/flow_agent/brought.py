@@ -11,6 +11,7 @@ import flow_agent
 
 DISTRIBUTION = "flow-agent-daemon"
 MARKER = ".flow-agent-brought"
+_DEVELOPMENT = {"lint", "test"}
 _LEFT_OUT = frozenset({"__pycache__", "tests", "test"})
 
 
@@ -36,32 +37,31 @@ def install(target: Path) -> None:
 
 
 def needed(name: str) -> list[str]:
-    """The distributions that ``name`` needs, itself too, as far as they are installed; its extras also."""
+    """The distributions that ``name`` needs, itself too, as far as they are installed; its own extras also.
+
+    Left out is what only developers of this project need.
+    """
+    from packaging.requirements import Requirement  # noqa: PLC0415 - each start of a run imports this module
+    from packaging.utils import canonicalize_name  # noqa: PLC0415
+
     found: dict[str, None] = {}
-    left = [name]
+    seen = set()
+    extras = set(metadata.metadata(name).get_all("Provides-Extra") or ()) - _DEVELOPMENT
+    left = [(canonicalize_name(name), extra) for extra in ("", *sorted(extras))]
     while left:
-        each = _plain(left.pop())
-        if each in found:
+        each, extra = left.pop()
+        if (each, extra) in seen:
             continue
+        seen.add((each, extra))
         try:
             wanted = metadata.distribution(each).requires or []
         except metadata.PackageNotFoundError:
             continue
         found[each] = None
-        development = ("extra == 'test'", "extra == 'lint'", 'extra == "test"', 'extra == "lint"')
-        left += [_name(line) for line in wanted if not any(extra in line for extra in development)]
+        for requirement in map(Requirement, wanted):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                left += [(canonicalize_name(requirement.name), one) for one in ("", *sorted(requirement.extras))]
     return list(found)
-
-
-def _name(requirement: str) -> str:
-    for end, character in enumerate(requirement):
-        if not (character.isalnum() or character in "-_."):
-            return requirement[:end]
-    return requirement
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")
 
 
 def _copy(distribution: metadata.Distribution, target: Path) -> None:

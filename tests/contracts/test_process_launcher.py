@@ -428,7 +428,7 @@ async def test_a_killed_keeper_leaves_nothing_of_its_attempt_behind(launch: Laun
 
 
 async def test_a_folder_that_cannot_be_removed_does_not_keep_an_agent_from_starting(
-    launcher: ProcessLauncher, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    launcher: ProcessLauncher, root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     left = workspace.make_spool(root, "old", 1)
     mount = left / "work" / "mounted"
@@ -441,7 +441,7 @@ async def test_a_folder_that_cannot_be_removed_does_not_keep_an_agent_from_start
     try:
         await launcher.adopt(set())
         assert left.exists()
-        said = capsys.readouterr()
+        said = capfd.readouterr()
         assert "spool.left" in said.out + said.err
     finally:
         subprocess.run(["umount", mount], check=True)

@@ -528,8 +528,11 @@ async def test_the_keeper_holds_the_time_limit_of_user_code_though_nobody_asks(
 async def test_a_keeper_that_somebody_else_ends_gives_its_attempt_the_grace_and_tells_so(tmp_path: Path) -> None:
     async with attempts(tmp_path) as launch:
         attempt = await launch(sleeps)
-        os.kill(launch.keeper(attempt)["pid"], signal.SIGTERM)
-        ending = await attempt.end()
+
+        async def end_its_keeper() -> None:
+            os.kill(launch.keeper(attempt)["pid"], signal.SIGTERM)
+
+        ending = await attempt.end_once_it_writes(end_its_keeper)
         assert (ending.ended_by, ending.signal) == ("keeper", signal.SIGTERM)
 
 

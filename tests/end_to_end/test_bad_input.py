@@ -425,6 +425,10 @@ def test_odd_flow_names_stay_inside_the_home(cli: Cli) -> None:
         (("submit", "ok", "-p", "n=" + "x" * 70_000), 2, "expected at most 65536", "pass its place"),
         (("submit", "ok", "-p", "n=1e999"), 2, "which 'n' cannot be", "give text, numbers"),
         (("submit", "ok", "-p", 'n="\\ud800"'), 2, "half of a pair", ""),
+        (("submit", "ok", "--key", "a\udcff"), 2, "no text in UTF-8", ""),
+        (("submit", "a\udcff"), 2, "no text in UTF-8", ""),
+        (("show", "a\udcff"), 2, "no text in UTF-8", ""),
+        (("runs", "--flow", "a\udcff"), 2, "no text in UTF-8", ""),
         (("submit", "ok", "--at", "tomorrow"), 2, "'tomorrow' is no time", "expected ISO 8601"),
         (("submit", "ok", "--count", "0"), 2, "count is 0", ""),
         (("submit", "ok", "--priority", "9" * 20), 2, "is not in the range", ""),
@@ -610,6 +614,7 @@ def descriptors():
     except OSError:
         globals()["kept"] = kept
     print("none left")
+    return 12
 
 @flow(name="thread")
 def thread():

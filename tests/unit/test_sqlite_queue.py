@@ -460,7 +460,7 @@ async def test_one_operation_that_fails_does_not_hurt_the_others_of_its_turn(que
             await until(lambda: len(results) + len(queue._writer._pending) >= 5)
     assert len(results["good"]) == 1
     assert results["cancel"].cancel_requested
-    assert (results["unknown"], results["wrong"], results["bytes"]) == (NotFound, TypeError, UnicodeEncodeError)
+    assert (results["unknown"], results["wrong"], results["bytes"]) == (NotFound, InvalidInput, InvalidInput)
     assert {run.id for run in await queue.runs()} == {results["good"][0].id, claimed.id}
 
 

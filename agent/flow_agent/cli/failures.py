@@ -57,8 +57,16 @@ def report(error: BaseException) -> int:  # noqa: PLR0911 - one for each kind of
                 "give this user permission on it and its folders, or set FLOW_AGENT_HOME to a folder of its own",
             )
             return 1
+        case UnicodeEncodeError() if (typed := next(filter(_undecoded, sys.argv), None)) is not None:
+            _say(f"{typed!r} is no text in UTF-8, as the queue keeps it", "files may have such names; nothing else may")
+            return 2
         case _:
             return _crashed(error)
+
+
+def _undecoded(text: str) -> bool:
+    """Whether bytes of it are no UTF-8: Python stands half a pair of characters for each."""
+    return any("\udc80" <= character <= "\udcff" for character in text)
 
 
 def _single(error: BaseException) -> BaseException:

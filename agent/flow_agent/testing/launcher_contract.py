@@ -30,21 +30,23 @@ class Launched:
         with anyio.fail_after(within):
             return await self.launcher.wait(self.ref, self.sink, attempt=1)
 
-    async def end_once_it_writes(self, *, grace: float, within: float = 30.0) -> Ending:
-        """Stop it with ``grace`` when its first line has come, and wait for the end."""
+    async def end_once_it_writes(
+        self, stop: Callable[[], Awaitable[None]] | None = None, *, grace: float = 1.0, within: float = 30.0
+    ) -> Ending:
+        """Stop it, by ``stop`` or else with ``grace``, when its first line has come, and wait for the end."""
         written = anyio.Event()
 
         async def sink(lines: Sequence[LogLine]) -> None:
             await self.sink(lines)
             written.set()
 
-        async def stop() -> None:
+        async def once_written() -> None:
             await written.wait()
-            await self.launcher.stop(self.ref, grace)
+            await (stop() if stop is not None else self.launcher.stop(self.ref, grace))
 
         with anyio.fail_after(within):
             async with anyio.create_task_group() as group:
-                group.start_soon(stop)
+                group.start_soon(once_written)
                 ending = await self.launcher.wait(self.ref, sink, attempt=1)
                 # One that ended without a word has nothing to be stopped for.
                 group.cancel_scope.cancel()
