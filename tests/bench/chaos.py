@@ -79,7 +79,6 @@ class Chaos:
             tasks.start_soon(self._submit_long, queue, began)
             tasks.start_soon(self._cancel, queue, began)
             tasks.start_soon(self._strike, began)
-        await anyio.to_thread.run_sync(partial(self._world.heal, all_of_it=True))
         with anyio.move_on_after(PATIENCE):  # the judge tells what hangs
             while await insisting(partial(queue.runs, states=OPEN, limit=1)):
                 await anyio.to_thread.run_sync(self._world.heal)
@@ -132,6 +131,8 @@ class Chaos:
             while time.monotonic() < until:
                 await anyio.to_thread.run_sync(self._world.heal)
                 await anyio.sleep(EVERY)
+        # The others wait for answers of what may be frozen just now.
+        await anyio.to_thread.run_sync(partial(self._world.heal, all_of_it=True))
 
 
 async def told(queue: Queue) -> dict[str, Told]:

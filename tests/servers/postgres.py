@@ -88,7 +88,8 @@ class PostgresServer:
 
     def freeze(self) -> None:
         for process in self._all():
-            process.suspend()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
 
     def thaw(self) -> None:
         for process in self._all():
