@@ -31,6 +31,19 @@ def peers() -> Path:
     return _python(Path(os.environ.get("FLOW_AGENT_BENCH_PEERS", ROOT / ".venv-peers")), "make peers")
 
 
+def procrastinate(url: str, *words: str) -> list[str]:
+    """The command of its driver."""
+    return [str(peers()), str(HERE / "peer_procrastinate.py"), url, *words]
+
+
+def graphile(url: str, *words: str) -> list[str] | None:
+    """The command of graphile-worker's driver; None where there was no npm for `make peers` to install it."""
+    modules = peers().parents[1] / "graphile/node_modules"
+    if not modules.exists():
+        return None
+    return ["env", f"NODE_PATH={modules}", "node", str(HERE / "peer_graphile.js"), url, *words]
+
+
 def prefect() -> Path:
     """The Python of the environment with Prefect 3.
 

@@ -184,11 +184,12 @@ def flow_agent(*arguments: str) -> str:
 @contextmanager
 def agent(home: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A running agent, given when the queue lists it; it is stopped, and its log shown if it did not end well."""
-    log = home / "bench-agent.log"
+    there = len(json.loads(flow_agent("agents", "--json")))
+    log = home / f"bench-agent-{there}.log"
     with log.open("wb") as said:
         process = subprocess.Popen([COMMAND, "start", *arguments], stdin=subprocess.DEVNULL, stdout=said, stderr=said)
     try:
-        wait_for(lambda: process.poll() is not None or json.loads(flow_agent("agents", "--json")) != [], 20)
+        wait_for(lambda: process.poll() is not None or len(json.loads(flow_agent("agents", "--json"))) > there, 20)
         yield process
     finally:
         process.terminate()

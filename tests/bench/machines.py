@@ -2,8 +2,9 @@
 
 Each agent is a process with its queue, as on a machine of its own. A round is claim, started and finish of one run.
 "Bare" are the same processes with the least that any queue on PostgreSQL has to do: one `update ... skip locked` that
-takes a row, and one that ends it. Beside them procrastinate, if `make peers` was done: its own statements for taking a
-job and for ending it, which keep neither leases nor attempts. Then one claim, with 10^3 to 10^6 ended runs (`--rows`).
+takes a row, and one that ends it. Beside them procrastinate: its own statements for taking a job and for ending it; and
+graphile-worker, where `make peers` found an npm: its worker, with a task that does nothing. Neither keeps leases or
+attempts. Then one claim, with 10^3 to 10^6 ended runs (`--rows`).
 Budget: a claim beside the most history takes 1.5 times that beside the least.
 """
 
@@ -33,6 +34,8 @@ AGENTS = (1, 4, 16)
 ROWS = (1_000, 10_000, 100_000, 1_000_000)
 WAITING = 4_000
 """Runs that wait when the agents begin: more than they can take."""
+ENOUGH = 20_000
+"""The same of jobs of the peers."""
 DONE = Outcome(state=State.SUCCEEDED, reason=Reason.COMPLETED)
 FILL = """
 insert into runs ({columns}) select {values}
@@ -116,11 +119,6 @@ def ours(url: str, seconds: float, kind: str) -> list[str]:
     return [sys.executable, __file__, "--as", kind, "--url", url, "--seconds", str(seconds), "--name"]
 
 
-def procrastinate(url: str, *words: str) -> list[str]:
-    """The command of its driver."""
-    return [str(drivers.peers()), str(Path(__file__).with_name("peer_procrastinate.py")), url, *words]
-
-
 def together(number: int, command: list[str], seconds: float) -> tuple[float, list[float]]:
     """Claims in a second of so many processes, and the seconds of each."""
     processes = [subprocess.Popen([*command, f"a{n}"], stdout=subprocess.PIPE, text=True) for n in range(number)]
@@ -145,10 +143,18 @@ def rates(url: str, other_url: str, seconds: float) -> list[list[object]]:
             connection.execute("insert into bare (state) select 'queued' from generate_series(1, 60000)")
             connection.execute("vacuum analyze bare")
         limit, _ = together(number, ours(url, seconds, "bare"), seconds)
-        subprocess.run(procrastinate(other_url, "prepare" if number == AGENTS[0] else "more", str(WAITING)), check=True)
-        other, _ = together(number, procrastinate(other_url, str(seconds)), seconds)
+        others = []
+        for peer in (drivers.procrastinate, drivers.graphile):
+            fill = peer(other_url, "prepare" if number == AGENTS[0] else "more", str(ENOUGH))
+            command = peer(other_url, str(seconds))
+            if fill is None or command is None:
+                others += ["-", "-"]
+                continue
+            subprocess.run(fill, check=True)
+            other, _ = together(number, command, seconds)
+            others += [other, rate / other]
         p50, p99 = quantile(times, 0.5) * 1e3, quantile(times, 0.99) * 1e3
-        rows.append([number, rate, p50, p99, other, rate / other, limit])
+        rows.append([number, rate, p50, p99, limit, rate / limit, *others])
     return rows
 
 
@@ -171,7 +177,8 @@ def main(asked: argparse.Namespace) -> int:
     harness.title((__doc__ or "").partition("\n")[0])
     with postgres_running() as server:
         with server.schema() as url, server.schema() as other:
-            head = ["agents", "claims a second", "p50 ms", "p99 ms", "procrastinate a second", "times", "bare a second"]
+            head = ["agents", "claims a second", "p50 ms", "p99 ms", "bare a second", "of bare"]
+            head += [word for name in ("procrastinate", "graphile-worker") for word in (f"{name} a second", "times")]
             harness.table(head, rates(url, other, asked.seconds))
         with server.schema() as url:
             anyio.run(_prepare, url, 1)

@@ -1,7 +1,8 @@
 """Driver for procrastinate: takes jobs and ends them, one at a time, by its own statements.
 
-It runs in the peers' environment: ``peer_procrastinate.py URL prepare|more JOBS``, or ``URL SECONDS NAME``, which
-prints the seconds of each taking.
+It runs in the peers' environment: ``peer_procrastinate.py URL prepare|more JOBS``; ``URL SECONDS NAME``, which prints
+the seconds of each taking; or ``URL first JOBS``, which prints the seconds from the call that defers a job to the first
+line of its task, on an idle worker in this very process.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import time
 
 import procrastinate
 from procrastinate.jobs import Status
+
+PAUSE = 0.25
+"""Seconds, as in ``serving``."""
 
 
 async def prepare(app: procrastinate.App, jobs: int, *, fresh: bool) -> None:
@@ -37,12 +41,35 @@ async def work(app: procrastinate.App, seconds: float) -> list[float]:
     return times
 
 
+async def first(app: procrastinate.App, jobs: int) -> list[float]:
+    """Seconds from each call to the first line of its task."""
+    lines: asyncio.Queue[float] = asyncio.Queue()
+
+    @app.task(name="line")
+    async def line() -> None:
+        lines.put_nowait(time.time())
+
+    worker = asyncio.create_task(app.run_worker_async(concurrency=1, install_signal_handlers=False))
+    times = []
+    for _ in range(jobs):
+        await asyncio.sleep(PAUSE)
+        called = time.time()
+        await line.defer_async()
+        times.append(await lines.get() - called)
+    worker.cancel()
+    await asyncio.wait([worker])
+    return times
+
+
 async def main(url: str, what: str, more: str) -> None:
-    connector = procrastinate.PsycopgConnector(conninfo=url, min_size=1, max_size=1)
+    size = 3 if what == "first" else 1  # one hears of jobs, one takes them, one defers them
+    connector = procrastinate.PsycopgConnector(conninfo=url, min_size=1, max_size=size)
     app = procrastinate.App(connector=connector)
     async with app.open_async():
         if what in {"prepare", "more"}:
             await prepare(app, int(more), fresh=what == "prepare")
+        elif what == "first":
+            print(json.dumps(await first(app, int(more))))
         else:
             print(json.dumps(await work(app, float(what))))
 

@@ -53,6 +53,9 @@ class MemoryStore:
     def registration(self, flow: str, version: int) -> Registration | None:
         return next((r for r in self._flows.get(flow, ()) if r.version == version), None)
 
+    def registration_of(self, run: Run) -> Registration | None:
+        return self.registration(run.flow, run.version)
+
     def registrations(self) -> list[Registration]:
         return [versions[-1] for _, versions in sorted(self._flows.items())]
 
@@ -93,6 +96,9 @@ class MemoryStore:
         for _, run_id in due[:limit]:
             stored = self._runs[run_id]
             self.save(replace(stored, run=replace(stored.run, state=State.QUEUED)))
+
+    def expect_claim(self, agent: AgentInfo, limit: int, request_id: str, moment: Moment) -> None:
+        """It is near."""
 
     def queued(self, agent: AgentInfo, limit: int, admits: Callable[[Stored], bool]) -> list[Stored]:
         found = [

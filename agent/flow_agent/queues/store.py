@@ -21,6 +21,9 @@ class Store(Protocol):
     def registration(self, flow: str, version: int) -> Registration | None:
         """One version of a flow."""
 
+    def registration_of(self, run: Run) -> Registration | None:
+        """The one that a run names, which stays as long as the run does."""
+
     def registrations(self) -> list[Registration]:
         """The newest version of each flow, by name."""
 
@@ -50,6 +53,9 @@ class Store(Protocol):
 
     def promote(self, now: float, limit: int) -> None:
         """Make scheduled runs that are due by ``now`` queued ones: the ``limit`` of them that are due longest."""
+
+    def expect_claim(self, agent: AgentInfo, limit: int, request_id: str, moment: Moment) -> None:
+        """What a claim asks is about to be asked: a store that is far away may fetch all of it in one go."""
 
     def queued(self, agent: AgentInfo, limit: int, admits: Callable[[Stored], bool]) -> list[Stored]:
         """The first ``limit`` queued runs that ``agent`` may take and ``admits`` says yes to, by priority and id.

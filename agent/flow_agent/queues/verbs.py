@@ -60,6 +60,10 @@ def registration_of(store: Store, flow: str, version: int | None) -> Registratio
     raise NotFound(f"flow {flow!r} has no version {version}; its newest is {newest.version}")
 
 
+def _named(store: Store, run: Run) -> Registration:
+    return store.registration_of(run) or registration_of(store, run.flow, run.version)
+
+
 # Runs
 
 
@@ -141,7 +145,7 @@ def _answer(store: Store, stored: Stored, moment: Moment) -> Claim:
     running = run.state is State.RUNNING
     return Claim(
         run=run,
-        registration=registration_of(store, run.flow, run.version),
+        registration=_named(store, run),
         number=run.claim,
         attempt=run.attempt if running else run.attempt + 1,
         lease=moment.lease(run.state),
@@ -171,7 +175,7 @@ def reap(store: Store, moment: Moment, *, but: AgentInfo | None = None) -> list[
     for stored in store.expired(moment):
         if but is not None and (stored.agent_id, stored.incarnation) == (but.id, but.incarnation):
             continue
-        registration = registration_of(store, stored.run.flow, stored.run.version)
+        registration = _named(store, stored.run)
         after, outcome = rules.lost(stored, registration, moment)
         if outcome is not None:
             store.end_attempt(stored.run.id, stored.run.attempt, outcome, moment.now)
@@ -183,8 +187,9 @@ def reap(store: Store, moment: Moment, *, but: AgentInfo | None = None) -> list[
 def claim(store: Store, agent: AgentInfo, limit: int, request_id: str, moment: Moment) -> list[Claim]:
     """See ``Queue.claim``."""
     limits = held(store)
-    reap(store, moment, but=agent)  # it is alive, and may be about to report what it holds
     store.promote(moment.now, PROMOTED_AT_ONCE)
+    store.expect_claim(agent, limit, request_id, moment)
+    reap(store, moment, but=agent)  # it is alive, and may be about to report what it holds
     repeated = _repeated(store, agent, request_id, State.CLAIMED, moment)
     if repeated is not None:
         return repeated

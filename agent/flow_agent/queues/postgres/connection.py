@@ -31,6 +31,7 @@ _DEFAULTS: dict[str, Any] = {
 """What libpq is told unless the URL says otherwise: one that vanished without a word is noticed in half a minute."""
 
 Connection = psycopg.Connection[DictRow]
+Cursor = psycopg.Cursor[DictRow]
 
 
 class Database:

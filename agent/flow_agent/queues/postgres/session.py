@@ -15,13 +15,13 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow
 
-from flow_agent.model import AgentInfo, Limit
+from flow_agent.model import AgentInfo, Limit, Registration, Run
 from flow_agent.queues.migrations import too_new_now
-from flow_agent.queues.postgres.connection import Connection, Database
+from flow_agent.queues.postgres.connection import Connection, Cursor, Database
 from flow_agent.queues.queries import queries
 from flow_agent.queues.rules import Moment, Stored
 from flow_agent.queues.tables.agents import Agents
-from flow_agent.queues.tables.flows import Flows
+from flow_agent.queues.tables.flows import REMEMBERED, Flows
 from flow_agent.queues.tables.limits import Limits
 from flow_agent.queues.tables.logs import Logs
 from flow_agent.queues.tables.past import History
@@ -36,6 +36,7 @@ _ESCAPE = "\U0010fffe"
 """Stands for no character, and may be stored: what follows it says which one was meant."""
 _NOW = "select extract(epoch from clock_timestamp())::double precision as now"
 _NEWEST = ", (select max(number) from migrations where kind = 'breaking') as newest"
+_LIMITED = ", exists (select 1 from limits) as limited"
 _HASTY = "set local synchronous_commit = off;"
 
 
@@ -65,6 +66,13 @@ class PostgresStatements(Statements):
         super().__init__()
         self.connection = connection
         self._sent: psycopg.Pipeline | None = None
+        self._expected: dict[str, tuple[Mapping[str, Any], Cursor]] = {}
+        """What was asked before its answer is wanted, by the name of the statement."""
+
+    def _expect(self, name: str, **parameters: Any) -> None:
+        """Ask in the same round trip as what comes next: ``_rows`` finds the answer if it asks the very same."""
+        if self._sent is not None:
+            self._expected[name] = (parameters, self.connection.execute(SQL[name].encode(), _storable(parameters)))
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -82,6 +90,7 @@ class PostgresStatements(Statements):
                     failure = error  # what the pipeline's end says about it again, psycopg would write to stderr
                 finally:
                     self._sent = None
+                    self._expected.clear()
         except psycopg.Error:
             if failure is None:
                 raise
@@ -102,8 +111,10 @@ class PostgresStatements(Statements):
             cursor.executemany(SQL[name].encode(), [_storable(each) for each in parameters])
 
     def _rows(self, name: str, **parameters: Any) -> Sequence[DictRow]:
-        found = self.connection.execute(SQL[name].encode(), _storable(parameters)).fetchall()
-        return [_stored(row) for row in found]
+        expected, cursor = self._expected.pop(name, (None, None))
+        if cursor is None or expected != parameters:
+            cursor = self.connection.execute(SQL[name].encode(), _storable(parameters))
+        return [_stored(row) for row in cursor.fetchall()]
 
     def _one(self, name: str, **parameters: Any) -> Any:
         rows = self._rows(name, **parameters)
@@ -119,6 +130,9 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
         self._lasting = True
         self._counts = False
         """Whether this transaction counts slots, and no other one."""
+        self._unlimited = False
+        """Whether there was no limit when the transaction began, and nobody is kept from making one since."""
+        self._named: dict[tuple[str, int], Registration] = {}
         self.began = 0.0
         """The server's time when the transaction began."""
 
@@ -130,14 +144,14 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
         Raises QueueTooNew: a newer program has migrated the database since it was opened.
         """
         self._lasting, self._limited, self._counts = lasting, None, False
-        cursor = self.connection.execute(f"begin; {'' if lasting else _HASTY} {_NOW}{_NEWEST}".encode())
+        cursor = self.connection.execute(f"begin; {'' if lasting else _HASTY} {_NOW}{_NEWEST}{_LIMITED}".encode())
         while cursor.nextset():
             pass
         row = cursor.fetchone()
         assert row is not None
         if (row["newest"] or 0) > self._database.newest:
             raise too_new_now(f"the queue {self._database.shown}")
-        self.began = row["now"]
+        self.began, self._unlimited = row["now"], not row["limited"]
 
     def again(self) -> None:
         """Undo the transaction and begin it anew."""
@@ -147,6 +161,7 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
     def undo(self) -> None:
         """Undo the transaction, if one goes on."""
         self.forget()
+        self._named.clear()
         if not self.closed and self.connection.info.transaction_status is not TransactionStatus.IDLE:
             self.connection.execute("rollback")
 
@@ -167,17 +182,40 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
         found: int = self._one("set_id", **wanted) or self._one("add_set", **wanted)
         return found
 
+    def registration_of(self, run: Run) -> Registration | None:
+        key = run.flow, run.version
+        if key not in self._named:
+            if len(self._named) >= REMEMBERED:
+                self._named.clear()
+            if (found := self.registration(*key)) is None:
+                return None
+            self._named[key] = found
+        return self._named[key]
+
+    def limits(self) -> list[Limit]:
+        return [] if self._unlimited else super().limits()
+
     def run(self, run_id: str) -> Stored | None:
         row = self._row("run_locked" if self._writes else "run", id=run_id)
         return stored_run(row) if row else None
+
+    def expect_claim(self, agent: AgentInfo, limit: int, request_id: str, moment: Moment) -> None:
+        self._expect("expired", boot=moment.boot, monotonic=moment.monotonic)
+        self._expect("claims_of", agent_id=agent.id, request_id=request_id)
+        self._expect("sets_after", after=self._last_set())
+        if limit > 0 and (sets := self._served_of_known(agent)):
+            self._expect("claim_heads", **self._heads(sets, limit))
+
+    def _heads(self, sets: list[int], limit: int) -> dict[str, Any]:
+        # Where there are limits, nobody else claims now (see ``hold_slots``).
+        ahead = limit if self._counts else limit * AHEAD
+        return {"sets": list(sets), "limit": ahead, "most": None if self._counts else ahead}
 
     def queued(self, agent: AgentInfo, limit: int, admits: Callable[[Stored], bool]) -> list[Stored]:
         sets = self.served_sets(agent)
         if not sets:
             return []
-        # Where there are limits, nobody else claims now (see ``hold_slots``).
-        ahead = limit if self._counts else limit * AHEAD
-        rows = self._rows("claim_heads", sets=sets, limit=ahead, most=None if self._counts else ahead)
+        rows = self._rows("claim_heads", **self._heads(sets, limit))
         wanted = [row["id"] for row in rows]
         found = self._locked("claim_locked", wanted, limit=len(wanted) if self._counts else limit)
         return list(islice(filter(admits, found), limit))
@@ -196,12 +234,24 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
             found += [stored_run(row) for row in rows]
         return found
 
+    def claim_end(self, run_id: str, number: int) -> str | None:
+        self._expect("run_locked", id=run_id)  # whoever ends a claim looks at its run next
+        return super().claim_end(run_id, number)
+
+    def save(self, stored: Stored) -> None:
+        self._expected.pop("claim_heads", None)  # it may have come to wait
+        super().save(stored)
+
     def save_limit(self, limit: Limit) -> None:
-        self._run("limits_lock")
+        self._hold("limits_lock")
         super().save_limit(limit)
 
+    def _hold(self, lock: str) -> None:
+        self._unlimited = False  # they are read anew
+        self._run(lock)
+
     def hold_flows(self) -> None:
-        self._run("limits_lock_shared")
+        self._hold("limits_lock_shared")
 
     def hold_slots(self) -> None:
         self.hold_flows()
@@ -213,7 +263,7 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
         return super().remove_registrations(named, since)
 
     def remove_limit(self, kind: str, name: str) -> bool:
-        self._run("limits_lock")
+        self._hold("limits_lock")
         return super().remove_limit(kind, name)
 
     def _locked(self, name: str, ids: list[str], **parameters: Any) -> list[Stored]:

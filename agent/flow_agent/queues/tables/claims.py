@@ -27,6 +27,9 @@ class Claims(Runs):
     def promote(self, now: float, limit: int) -> None:
         self._run("promote", now=now, limit=limit)
 
+    def expect_claim(self, agent: AgentInfo, limit: int, request_id: str, moment: Moment) -> None:
+        """It is near, unless a store says otherwise."""
+
     def queued(self, agent: AgentInfo, limit: int, admits: Callable[[Stored], bool]) -> list[Stored]:
         heads: list[Row] = []
         for number in self.served_sets(agent):

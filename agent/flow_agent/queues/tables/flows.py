@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 
-from flow_agent.model import Registration
+from flow_agent.model import Registration, Run
 from flow_agent.queues.tables.rows import packed
 from flow_agent.queues.tables.statements import Statements
 
@@ -42,6 +42,9 @@ class Flows(Statements):
 
     def registration(self, flow: str, version: int) -> Registration | None:
         return self._remembered(self._one("registration", flow=flow, version=version))
+
+    def registration_of(self, run: Run) -> Registration | None:
+        return self.registration(run.flow, run.version)
 
     def registrations(self) -> list[Registration]:
         return [parsed(row["registration"]) for row in self._rows("registrations")]

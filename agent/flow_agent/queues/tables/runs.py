@@ -65,15 +65,21 @@ class Runs(Statements):
 
     def known_sets(self) -> list[RequirementSet]:
         """All requirement sets; only those that are new are read."""
-        last = self._sets[-1].id if self._sets else 0
-        for row in self._rows("sets_after", after=last):
+        for row in self._rows("sets_after", after=self._last_set()):
             labels = frozenset(json.loads(row["labels"]))
             self._sets.append(RequirementSet(row["id"], labels, row["launcher"] or None, row["flow"]))
         return self._sets
 
+    def _last_set(self) -> int:
+        return self._sets[-1].id if self._sets else 0
+
     def served_sets(self, agent: AgentInfo) -> list[int]:
         """The ids of the requirement sets that ``agent`` may take; only those that are new are looked at."""
-        sets = self.known_sets()
+        self.known_sets()
+        return self._served_of_known(agent)
+
+    def _served_of_known(self, agent: AgentInfo) -> list[int]:
+        sets = self._sets
         able = (agent.labels, frozenset(agent.launchers), agent.only_labelled)
         known, looked_at, served = self._served.get(agent.id, (None, 0, []))
         if known != able:
