@@ -1,11 +1,11 @@
 """How long is it from the submit to the first line, where many agents share one queue in PostgreSQL?
 
 1, 4 and 16 idle agents, each a process with zygote and parked attempt as on a machine of its own, all told of each run
-at once; one of them alone, then all beside 10^6 ended runs (`--rows`). Forty runs one after the other, each 250 ms after
-the end of the one before. From `created_at`, by the clock of the database, which is this machine's, to `time.time()` in
-the flow's first line. Beside it the least that PostgreSQL needs: a row, its NOTIFY and a listener that wakes up; the
-bare fork that loads; and two queues on PostgreSQL whose tasks run in the worker's own process, without a start:
-procrastinate, and graphile-worker where `make peers` found npm.
+at once; one of them alone, then all beside 10^6 ended runs (`--rows`). Forty runs one after the other, each 250 ms
+after the end of the one before. From `created_at`, by the clock of the database, which is this machine's, to
+`time.time()` in the flow's first line. Beside it the least that PostgreSQL needs: a row, its NOTIFY and a listener that
+wakes up; the bare fork that loads; and two queues on PostgreSQL whose tasks run in the worker's own process, without a
+start: procrastinate, and graphile-worker where `make peers` found npm.
 Budget: p50 15 ms with one agent, and 1.25 times that beside the ended runs. With 16 agents on the cores of one machine
 there is none: all of them wake up for each run, and want the same cores.
 """
