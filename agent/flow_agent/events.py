@@ -219,7 +219,7 @@ def cache_damaged(flow: str, name: str) -> None:
 
 
 def remains_left(ref: str, error: BaseException) -> None:
-    """An attempt's folder could not be removed; the next start tries again."""
+    """What is left of an attempt could not be ended or removed; the next start tries again."""
     _log.warning("spool.left", ref=ref, error=str(error))
 
 

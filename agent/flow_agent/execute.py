@@ -78,9 +78,12 @@ async def execute(hold: Hold, tools: Tools) -> None:
     except HandedOver:
         await _hand_over(hold, launcher, tools)
     except Exception as error:  # noqa: BLE001 - a fault in one attempt must not end the others
-        await launcher.stop(_ref(hold), 0)  # before anybody is told that it has ended
-        await _fail(hold, error, tools, log, phases)
-        await _remove(launcher, _ref(hold))
+        if await _stop(launcher, _ref(hold)) or not (hold.started and is_remote(launcher)):
+            await _fail(hold, error, tools, log, phases)
+            await _remove(launcher, _ref(hold))
+        else:  # it may go on where it is: nobody is told that it has ended, and whoever can looks at it
+            events.internal_error(claim, error)
+            await _hand_over(hold, launcher, tools, f"its agent cannot reach it ({known.text(str(error))})")
     else:
         await _remove(launcher, ref)
 
@@ -230,13 +233,23 @@ async def _finish(hold: Hold, outcome: Outcome, tools: Tools, phases: dict[str, 
 
 async def _clear(hold: Hold, launcher: Launcher) -> None:
     """End and remove what may be left of an attempt that is nobody's business any more."""
-    await launcher.stop(_ref(hold), 0)
+    await _stop(launcher, _ref(hold))
     await _remove(launcher, _ref(hold))
 
 
-async def _hand_over(hold: Hold, launcher: Launcher, tools: Tools) -> None:
+async def _stop(launcher: Launcher, ref: str) -> bool:
+    """End what runs of it, before anybody is told that it has ended; whether that could be seen to."""
+    try:
+        await launcher.stop(ref, 0)
+    except Exception as error:  # noqa: BLE001 - as above
+        events.remains_left(ref, error)
+        return False
+    return True
+
+
+async def _hand_over(hold: Hold, launcher: Launcher, tools: Tools, why: str = "its agent stopped") -> None:
     """Give the attempt back as it is; what it writes is read on by whoever takes it over."""
-    claim, detail = hold.claim, "handed over: its agent stopped, and its attempt goes on"
+    claim, detail = hold.claim, f"handed over: {why}, and its attempt goes on"
     if await _forgiving(claim, answered("release", lambda: tools.queue.release(claim, detail=detail))):
         events.run_handed_over(claim, _ref(hold))
     if is_remote(launcher):
@@ -251,7 +264,7 @@ def _ref(hold: Hold) -> str:
 async def _remove(launcher: Launcher, ref: str) -> None:
     try:
         await launcher.remove(ref)
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001 - as above
         events.remains_left(ref, error)
 
 

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from flow_agent.errors import LaunchError
-from flow_agent.launchers import kubernetes_watch
+from flow_agent.launchers import kubernetes_held, kubernetes_stop, kubernetes_watch
 from flow_agent.model import Reason
 from flow_agent.testing import launcher_contract as flows
 from flow_agent.testing.launcher_contract import Launched
@@ -264,6 +264,91 @@ async def test_a_cluster_that_knows_its_clients_by_certificates_is_served(tmp_pa
             attempt = await attempts.scripted("Quick")
             assert (await attempt.end()).code == 0
             assert attempts.launcher.scope.endswith("/flows")
+
+
+# What may pass is waited for as long as something runs
+
+
+async def test_output_that_is_forbidden_for_a_while_is_read_when_it_is_allowed(
+    kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes_held, "ALLOWED_AGAIN", 0.2)
+    async with jobs(kubernetes.kubeconfig) as attempts:
+        attempt = await attempts(flows.counts, given={"to": 30, "pause": 0.1})
+
+        async def forbid() -> None:
+            await until(lambda: len(attempt.lines) > 2)
+            kubernetes.fault("LOG", 403, count=4, reason="Forbidden", message="pods/log is forbidden")
+            kubernetes.tell("cut")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(forbid)
+            ending = await attempt.end(within=60)
+    assert ending.code == 0
+    assert attempt.texts == [f"line {i}" for i in range(30)]
+
+
+async def test_output_that_cannot_be_read_any_more_does_not_hold_up_the_end(
+    attempts: Jobs, kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flow_agent.launchers.kubernetes.READ_WITHIN", 1.0)
+    kubernetes.fault("LOG", 500, count=1_000, message="dial tcp 10.0.0.7:10250: i/o timeout")
+    attempt = await attempts.scripted("LastWords")
+    ending = await attempt.end()
+    assert (ending.code, ending.stored) == (0, {"result": {"inline": 5}})
+    (said,) = attempt.lines
+    assert said.level == "WARNING"
+    assert "could not be read" in said.text
+    assert "i/o timeout" in said.text
+
+
+@pytest.mark.parametrize("what", ["GET .*/jobs/flow-.*", "GET .*/pods$"])
+async def test_a_job_that_may_not_be_looked_at_is_looked_at_when_that_is_allowed(
+    kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(kubernetes_held, "ALLOWED_AGAIN", 0.2)
+    async with jobs(kubernetes.kubeconfig) as first, jobs(kubernetes.kubeconfig) as second:
+        attempt = await first(flows.counts, given={"to": 20, "pause": 0.1})
+        first.launcher.hand_over(attempt.ref)
+        kubernetes.fault(what, 403, count=3, reason="Forbidden", message="it is forbidden")
+        with anyio.fail_after(60):
+            ending = await second.launcher.wait(attempt.ref, attempt.sink, attempt=1)
+        second.refs.append(attempt.ref)
+    assert ending.code == 0
+    assert attempt.texts == [f"line {i}" for i in range(20)]
+
+
+async def test_a_job_that_others_change_too_is_changed_all_the_same(attempts: Jobs, kubernetes: Kubernetes) -> None:
+    words = "the object has been modified; please apply your changes to the latest version and try again"
+    kubernetes.fault("PATCH .*/jobs", 409, count=2, reason="Conflict", message=words)
+    assert (await (await attempts.scripted("Quick")).end()).code == 0
+
+
+async def test_a_claim_that_is_lost_does_not_take_the_job_of_the_next_one(attempts: Jobs) -> None:
+    spec = replace(attempts.spec(flows.prints_and_returns), claim=2)
+    ref = await attempts.launcher.create(spec)
+    attempts.refs.append(ref)
+    with pytest.raises(LaunchError, match="newer claim of the same run"):
+        await attempts.launcher.create(replace(spec, claim=1))
+    await attempts.launcher.go(ref)
+    assert (await Launched(attempts.launcher, ref).end(within=60)).code == 0
+
+
+async def test_a_job_that_was_never_let_go_is_removed_while_the_agent_goes_on(
+    kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes_held, "ABANDONED", -1.0)
+    monkeypatch.setattr(kubernetes_stop, "SWEEP", 0.2)
+    monkeypatch.setattr(kubernetes_stop, "LOOK_AROUND", 0.5)
+    async with jobs(kubernetes.kubeconfig) as attempts:
+        left = await attempts.launcher.create(attempts.spec(flows.prints_and_returns))
+        held = await attempts.launcher.create(attempts.spec(flows.prints_and_returns))
+        attempts.launcher.hand_over(left)  # as if its agent had been killed
+        await until(lambda: len(kubernetes.objects("jobs")) == 1)
+        (stays,) = kubernetes.objects("jobs")
+        assert stays["metadata"]["name"] == held.split("/")[1]
+        assert len(kubernetes.objects("secrets")) == 1
+        attempts.refs.append(held)
 
 
 # Going on with what another agent began

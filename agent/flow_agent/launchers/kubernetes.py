@@ -27,7 +27,7 @@ from flow_agent.launchers import kubernetes_ends as ends
 from flow_agent.launchers import kubernetes_job as jobs
 from flow_agent.launchers.handed import FAILED, ending_of, orders_of
 from flow_agent.launchers.kubernetes_allow import refuse
-from flow_agent.launchers.kubernetes_held import Held, Jobs
+from flow_agent.launchers.kubernetes_held import Held, Jobs, lasting
 from flow_agent.launchers.kubernetes_log import PodLog
 from flow_agent.launchers.kubernetes_stop import Remains, Stop
 from flow_agent.model import Ending, LaunchSpec, Reason
@@ -37,6 +37,8 @@ TOLD_WITHIN = 10.0
 """Seconds for which whoever lets a Job go waits for that; an API server that is away gets the word later."""
 SETTLED = 3.0
 """Seconds that the cluster may take to say why a pod is gone."""
+READ_WITHIN = 60.0
+"""Seconds for which the output of a container that has ended is asked for: its node may be gone."""
 HUNG = 10.0
 """Seconds for which a stream may go on after its container has ended."""
 
@@ -188,14 +190,18 @@ class KubernetesLauncher:
             if not log.over and ends.state(held.sight) == "runs" and not await self._ends_soon(held):
                 raise ClusterError("its output ended, and its container goes on", transient=True)
 
+        until = anyio.current_time() + READ_WITHIN
+
+        def enough() -> bool:
+            # Whoever followed it reads what is left; of what has ended for good there is a last word elsewhere.
+            return ends.state(held.sight) == "ended" if follow else anyio.current_time() >= until
+
         try:
-            await retry.reached(
-                once,
-                lambda wait, error: events.cluster_waits(held.ref, wait, error),
-                lambda: follow and ends.state(held.sight) == "ended",
-            )
+            await retry.reached(lasting(once), lambda wait, error: events.cluster_waits(held.ref, wait, error), enough)
         except ClusterError as error:
-            if not follow or ends.state(held.sight) != "ended":
+            if not follow:
+                await log.unread(str(error), sink)
+            elif ends.state(held.sight) != "ended":
                 raise LaunchError(f"the output of the attempt cannot be read: {error}", hint=error.hint) from error
 
     @staticmethod

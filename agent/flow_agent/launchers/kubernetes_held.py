@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
@@ -19,11 +19,32 @@ from flow_agent.errors import ClusterError, LaunchError
 from flow_agent.launchers import kubernetes_job as jobs
 from flow_agent.launchers.kubernetes_watch import KINDS, Sight, Watch
 
+T = TypeVar("T")
+
+ALLOWED_AGAIN = 30.0
+"""Seconds after which what is forbidden is asked for again, where an attempt goes on meanwhile."""
 REPLACED_WITHIN = 60.0
 """Seconds until the name of an earlier Job must be free."""
 LOOK = 0.5
+FORBIDDEN, CONFLICT = frozenset({401, 403}), 409
 ABANDONED = 7200.0
 """Seconds after which nobody means to let a suspended Job go any more."""
+
+
+def lasting(call: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+    """``call``, for which a refusal is something that may pass: no role that is changed ends what runs."""
+
+    async def asked() -> T:
+        try:
+            return await call()
+        except ClusterError as error:
+            if error.status not in FORBIDDEN:
+                raise
+            raise ClusterError(
+                str(error), transient=True, status=error.status, retry_after=ALLOWED_AGAIN, hint=error.hint
+            ) from error
+
+    return asked
 
 
 @dataclass
@@ -75,6 +96,11 @@ class Jobs:
             self._watches[namespace] = Watch(self._cluster, namespace)
             self._tasks.start_soon(self._watches[namespace].run, name=f"watch of {namespace}")
         return self._watches[namespace]
+
+    @property
+    def namespaces(self) -> list[str]:
+        """Those that are watched."""
+        return list(self._watches)
 
     def hold(self, job: Mapping[str, Any]) -> Held:
         """From now on this Job is ours to see to."""
@@ -137,7 +163,7 @@ class Jobs:
                 break
 
     async def _patient(self, ref: str, call: Callable[[], Any]) -> dict[str, Any]:
-        found: dict[str, Any] = await retry.reached(call, partial(events.cluster_waits, ref))
+        found: dict[str, Any] = await retry.reached(lasting(call), partial(events.cluster_waits, ref))
         return found
 
     # Making
@@ -163,11 +189,14 @@ class Jobs:
             notes = found["metadata"].get("annotations") or {}
             if notes.get(jobs.NONCE) == metadata["annotations"][jobs.NONCE]:
                 return found  # the answer to our own request was lost
-            if (found["metadata"].get("labels") or {}).get(jobs.RUN) != metadata["labels"][jobs.RUN]:
+            labels = found["metadata"].get("labels") or {}
+            if labels.get(jobs.RUN) != metadata["labels"][jobs.RUN]:
                 raise LaunchError(
                     f"there is a Job {name} in namespace {metadata['namespace']} that flow-agent did not make",
                     hint="delete or rename it",
                 )
+            if int(labels.get(jobs.CLAIM) or 0) > int(metadata["labels"][jobs.CLAIM]):
+                raise LaunchError(f"the Job {name} was made under a newer claim of the same run")
             if not found["metadata"].get("deletionTimestamp"):
                 await self.delete(f"{metadata['namespace']}/{name}/{found['metadata']['uid']}")
             await anyio.sleep(LOOK)
@@ -214,7 +243,19 @@ class Jobs:
         path = f"{KINDS['jobs'].format(held.namespace)}/{held.name}"
         body = {**patch, "metadata": {**patch.get("metadata", {}), "uid": held.uid}}
         call = partial(self._cluster.call, "PATCH", path, f"changing the Job {held.name}", body=body)
-        await retry.reached(call, partial(events.cluster_waits, held.ref), give_up)
+
+        async def changed() -> None:
+            try:
+                await call()
+            except ClusterError as error:
+                if (
+                    error.status != CONFLICT
+                    or ((await self._there(path)) or {}).get("metadata", {}).get("uid") != held.uid
+                ):
+                    raise
+                raise ClusterError(str(error), transient=True, status=CONFLICT) from error  # others changed it, too
+
+        await retry.reached(changed, partial(events.cluster_waits, held.ref), give_up)
 
     async def delete_pod(self, held: Held, grace: int) -> None:
         """Have the pod end within ``grace`` seconds; 0: the cluster forgets it at once.
@@ -270,13 +311,16 @@ class Jobs:
 
         Raises ClusterError.
         """
-        query = {"labelSelector": jobs.SELECTOR, "limit": 500}
-        found = await self._cluster.call("GET", KINDS["jobs"].format(namespace), "listing jobs", query=query)
+        query: dict[str, Any] = {"labelSelector": jobs.SELECTOR, "limit": 500}
         refs = []
-        for each in found.get("items") or ():
-            metadata = each["metadata"]
-            made = datetime.fromisoformat(metadata["creationTimestamp"]).timestamp()
-            parked = each["spec"].get("suspend") and jobs.WENT not in (metadata.get("annotations") or {})
-            if parked and time.time() - made > ABANDONED:
-                refs.append(f"{namespace}/{metadata['name']}/{metadata['uid']}")
-        return refs
+        while True:
+            found = await self._cluster.call("GET", KINDS["jobs"].format(namespace), "listing jobs", query=query)
+            for each in found.get("items") or ():
+                metadata = each["metadata"]
+                made = datetime.fromisoformat(metadata["creationTimestamp"]).timestamp()
+                parked = each["spec"].get("suspend") and jobs.WENT not in (metadata.get("annotations") or {})
+                if parked and time.time() - made > ABANDONED:
+                    refs.append(f"{namespace}/{metadata['name']}/{metadata['uid']}")
+            if not (following := found["metadata"].get("continue")):
+                return [ref for ref in refs if ref not in self._held]
+            query["continue"] = following

@@ -33,7 +33,7 @@ LAST_WORDS = "/dev/termination-log"
 BEGIN = f"""import sys
 if sys.version_info < (3, 11):
     sys.exit("this is Python %d.%d, expected 3.11 or newer" % sys.version_info[:2])
-sys.path.append("{PROGRAM}")
+sys.path.insert(0, "{PROGRAM}")  # the image may have other versions of what we need; its flow gets those
 from flow_agent.inside import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -183,7 +183,7 @@ def _patched(pod: dict[str, Any], spec: LaunchSpec, wishes: Wishes, image: str) 
     pod["containers"] = [_flow(flow, spec, image, brought=needed), *(_restricted(each) for each in others)]
     inits = [_restricted(dict(each)) for each in pod.get("initContainers") or ()]
     if needed:
-        inits.insert(0, _bringer(wishes))
+        inits.insert(0, _bringer(wishes, pod["containers"][0]["resources"]))
     pod["initContainers"] = inits
     return {name: value for name, value in pod.items() if value not in ({}, [])}
 
@@ -217,8 +217,12 @@ def _flow(flow: dict[str, Any], spec: LaunchSpec, image: str, *, brought: bool) 
     return _restricted(made)
 
 
-def _bringer(wishes: Wishes) -> dict[str, Any]:
-    """The init container that puts flow-agent where the run's image finds it."""
+def _bringer(wishes: Wishes, resources: Mapping[str, Any]) -> dict[str, Any]:
+    """The init container that puts flow-agent where the run's image finds it.
+
+    It asks for what the flow does, which costs nothing, since it ends before that begins: a quota may want figures of
+    every container.
+    """
     return _restricted(
         {
             "name": "flow-agent",
@@ -226,6 +230,7 @@ def _bringer(wishes: Wishes) -> dict[str, Any]:
             "command": ["flow-agent", "inside"],
             "args": ["--install", PROGRAM],
             "env": [{"name": "FLOW_AGENT_HOME", "value": f"{PLACE}/home"}, {"name": "HOME", "value": f"{PLACE}/home"}],
+            "resources": resources,
             "volumeMounts": [{"name": "flow-agent", "mountPath": PLACE}],
         }
     )

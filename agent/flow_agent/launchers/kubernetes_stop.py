@@ -17,6 +17,8 @@ HUNG = 15.0
 """Seconds after its grace at which a pod that has not ended is taken from the cluster."""
 SWEEP = 15.0
 """Seconds between two tries to remove what could not be removed."""
+LOOK_AROUND = 900.0
+"""Seconds between two looks for Jobs that were never let go."""
 REMOVED_WITHIN = 30.0
 """Seconds for which whoever removes a Job waits for that."""
 NO_POD = 2.0
@@ -99,9 +101,14 @@ class Remains:
             events.cluster_waits("Jobs that were never let go", 0.0, error)
 
     async def sweep(self) -> None:
-        """Try again what could not be done, until cancelled."""
+        """Try again what could not be done, and look for what nobody lets go any more, until cancelled."""
+        looked = anyio.current_time()
         while True:
             await anyio.sleep(SWEEP)
+            if anyio.current_time() - looked >= LOOK_AROUND:
+                for namespace in self._jobs.namespaces:
+                    await self.clear(namespace, ())
+                looked = anyio.current_time()
             for ref, stays in list(self._left.items()):
                 del self._left[ref]
                 await self.remove(ref, stays=stays)

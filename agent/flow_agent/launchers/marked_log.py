@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -71,6 +72,12 @@ class MarkedLog:
         if found:
             await sink(found)
 
+    async def unread(self, why: str, sink: Sink) -> None:
+        """Say where the output ends for us that it may have gone on."""
+        self._seq += 1
+        text = f"what it wrote from here on could not be read: {why}"
+        await sink([self._note(self._seq, self._since or time.time(), known.text(text))])
+
     def _lines(self, line: LogLine) -> list[LogLine]:
         self._since = line.time
         if not line.level:
@@ -83,13 +90,15 @@ class MarkedLog:
             return [line]
         events.lines_lost(self._ref, missing)
         text = f"{missing} lines are missing here: they were dropped where it ran before they could be read"
-        gap = LogLine(
+        return [self._note(first, line.time, text), line]
+
+    def _note(self, seq: int, when: float, text: str) -> LogLine:
+        return LogLine(
             attempt=self._attempt,
             source="flow",
-            seq=first,
-            time=line.time,
+            seq=seq,
+            time=when,
             text=text,
             level="WARNING",
             logger="flow_agent.launcher",
         )
-        return [gap, line]
