@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import anyio
@@ -25,10 +26,11 @@ import drivers
 import harness
 import psycopg
 from figures import Budget, median, quantile
+from serving import WARM_UP
 
 from flow_agent.model import AgentInfo, Outcome, Reason, Registration, State, Submission
 from flow_agent.queues.postgres import open_queue
-from servers.postgres import postgres_running
+from servers.postgres import PostgresServer, postgres_running
 
 AGENTS = (1, 4, 16)
 ROWS = (1_000, 10_000, 100_000, 1_000_000)
@@ -158,18 +160,30 @@ def rates(url: str, other_url: str, seconds: float) -> list[list[object]]:
     return rows
 
 
-async def one_claim(url: str, rounds: int) -> list[float]:
-    """Seconds of single claims, each of the one run that waits."""
-    times = []
-    async with open_queue(url) as queue:
-        agent = AgentInfo(id="bench", name="bench", incarnation="1")
-        for number in range(rounds):
-            await queue.submit([Submission(flow="noop")])
-            began = time.perf_counter()
-            (claim,) = await queue.claim(agent, 1, f"{time.monotonic_ns()}-{number}")
-            times.append(time.perf_counter() - began)
-            await queue.finish(claim, DONE)
+async def single_claims(urls: dict[int, str], rounds: int) -> dict[int, list[float]]:
+    """Seconds of single claims, each of the one run that waits: of each queue in turns, so that all see one machine."""
+    times: dict[int, list[float]] = {rows: [] for rows in urls}
+    agent = AgentInfo(id="bench", name="bench", incarnation="1")
+    async with AsyncExitStack() as stack:
+        queues = {rows: await stack.enter_async_context(open_queue(url)) for rows, url in urls.items()}
+        for number in range(WARM_UP + rounds):
+            for rows, queue in queues.items():
+                await queue.submit([Submission(flow="noop")])
+                began = time.perf_counter()
+                (claim,) = await queue.claim(agent, 1, f"claim-{number}")
+                if number >= WARM_UP:
+                    times[rows].append(time.perf_counter() - began)
+                await queue.finish(claim, DONE)
     return times
+
+
+def with_history(server: PostgresServer, stack: ExitStack, rows: int) -> str:
+    """The URL of a queue with so many ended runs."""
+    url = stack.enter_context(server.schema())
+    anyio.run(_prepare, url, 1)
+    anyio.run(single_claims, {0: url}, 1)
+    history(url, rows)
+    return url
 
 
 def main(asked: argparse.Namespace) -> int:
@@ -180,13 +194,9 @@ def main(asked: argparse.Namespace) -> int:
             head = ["agents", "claims a second", "p50 ms", "p99 ms", "bare a second", "of bare"]
             head += [word for name in ("procrastinate", "graphile-worker") for word in (f"{name} a second", "times")]
             harness.table(head, rates(url, other, asked.seconds))
-        with server.schema() as url:
-            anyio.run(_prepare, url, 1)
-            anyio.run(one_claim, url, 1)
-            found = {}
-            for rows in asked.rows:
-                history(url, rows)
-                found[rows] = anyio.run(one_claim, url, asked.rounds)
+        with ExitStack() as stack:
+            urls = {rows: with_history(server, stack, rows) for rows in asked.rows}
+            found = anyio.run(single_claims, urls, asked.rounds)
     print()
     table: list[list[object]] = [
         [rows, median(times) * 1e3, quantile(times, 0.99) * 1e3] for rows, times in found.items()

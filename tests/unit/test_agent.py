@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -536,6 +536,43 @@ async def test_an_attempt_that_cannot_be_launched_ends_with_the_reason(world: Wo
     await world.agent(until_empty=True).serve(signals=False)
     run = await world.plain.get(run.id)
     assert (run.state, run.reason, run.detail) == (State.FAILED, Reason.LAUNCH_FAILED, "no such interpreter")
+
+
+async def test_an_attempt_elsewhere_that_cannot_be_reached_is_handed_over_and_ends_no_other(world: World) -> None:
+    bad: set[str] = set()
+    launcher: Any = world.launcher
+    launcher.scope, launcher.takes_secrets = "somewhere", False
+    launcher.hand_over = lambda ref: launcher.note("handed over", ref)
+    seen, stops = launcher.wait, launcher.stop
+
+    async def wait(ref: str, *args: Any, **options: Any) -> Ending:
+        bad.add(ref) if not bad else None
+        if ref in bad:
+            raise LaunchError("looking at it is forbidden")
+        found: Ending = await seen(ref, *args, **options)
+        return found
+
+    async def stop(ref: str, grace: float) -> None:
+        if ref in bad:
+            raise LaunchError("looking at it is forbidden")
+        await stops(ref, grace)
+
+    async def create(spec: LaunchSpec) -> str:
+        ref: str = await made(replace(spec, folder=f"/{spec.run_id}-{spec.claim}"))
+        return ref
+
+    made = launcher.create
+    launcher.wait, launcher.stop, launcher.create = wait, stop, create
+    await world.register()
+    await world.submit(2)
+    async with world.serving(world.agent()):
+        with anyio.fail_after(100):
+            while not (ended := await world.plain.runs(states=[State.SUCCEEDED, State.FAILED])):
+                await anyio.sleep(0.05)
+    assert [run.state for run in ended] == [State.SUCCEEDED]
+    (other,) = await world.plain.runs(states=[State.RUNNING])
+    assert other.agent is None
+    assert launcher.times("handed over")
 
 
 async def test_a_fault_in_one_attempt_does_not_end_the_others(world: World) -> None:
