@@ -43,10 +43,13 @@ class Sample:
         return max(0.0, self.at - min(since, default=self.at))
 
     def document(self, takes: Takes = lambda _: True) -> dict[str, Any]:
-        """The same as JSON, each kind of runs beside the sums. ``exact``: no kind has more than are counted."""
+        """The same as JSON, each kind of runs beside the sums. ``exact``: no kind has more than are counted;
+        ``going``: runs that outlive their agent; ``work``: all for which agents are needed."""
         found = [each for each in self.sets if takes(each)]
         return {
+            "work": self.waiting(takes) + sum(each.going for each in found),
             "waiting": self.waiting(takes),
+            "going": sum(each.going for each in found),
             "oldest_wait_seconds": round(self.oldest(takes), 3),
             "exact": all(each.queued < COUNTED for each in found),
             "sets": [
@@ -54,6 +57,7 @@ class Sample:
                     "labels": sorted(each.labels),
                     "launcher": each.launcher,
                     "waiting": each.queued,
+                    "going": each.going,
                     "oldest_wait_seconds": round(max(0.0, self.at - (each.since or self.at)), 3),
                 }
                 for each in found
@@ -62,10 +66,11 @@ class Sample:
 
 
 class Backlog:
-    """The runs that wait in ``queue``, as it said last. ``now`` is the wall clock."""
+    """The runs that wait in ``queue``, as it said last. ``now`` is the wall clock; with ``tidy``, what has become due
+    or was lost meanwhile counts although there may be no agent whose claims would see to that."""
 
-    def __init__(self, queue: Queue, now: Callable[[], float] = time.time) -> None:
-        self._queue, self._now = queue, now
+    def __init__(self, queue: Queue, now: Callable[[], float] = time.time, *, tidy: bool = False) -> None:
+        self._queue, self._now, self._tidy = queue, now, tidy
         self._asking = anyio.Lock()
         self._asked = float("-inf")
         self._last: Sample | QueueUnavailable = Sample(at=0.0)
@@ -86,6 +91,8 @@ class Backlog:
     async def _ask(self) -> Sample | QueueUnavailable:
         try:
             with anyio.fail_after(PATIENCE):
+                if self._tidy:
+                    await self._queue.reap()
                 sets = await self._queue.waiting()
         except QueueUnavailable as error:
             return error

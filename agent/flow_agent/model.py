@@ -310,12 +310,14 @@ class LogLine:
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
     """How many runs of one requirement set are queued, and, in seconds since the epoch, ``since`` when the one of them
-    that was submitted first waits: since then, or since it became due."""
+    that was submitted first waits: since then, or since it became due. ``going``: how many are running that outlive
+    their agent, so that one is needed to watch them."""
 
     labels: frozenset[str]
     launcher: str | None
     queued: int
     since: float | None = None
+    going: int = 0
 
 
 class Full(StrEnum):

@@ -181,7 +181,8 @@ class Queue(Protocol):
         """
 
     async def reap(self) -> list[Run]:
-        """Resolve every claim whose lease has ended (also those of another boot), and give the runs touched.
+        """Resolve every claim whose lease has ended (also those of another boot), and give the runs touched; before
+        that, runs whose ``due_at`` has come are promoted, as in ``claim``.
 
         Not started: back to ``queued``, one more of ``losses``; at LOSSES_ALLOWED it ends: ``failed``,
         ``agent_error``. Started with a scope: held by nobody, for ``take_over``. Started without: the attempt is
@@ -212,8 +213,8 @@ class Queue(Protocol):
         """Agents by name, the dead ones too as long as they are remembered (a day); see ``seen_at``."""
 
     async def waiting(self) -> list[Waiting]:
-        """Queued runs by requirement set, of each at most COUNTED: those that are claimed first. Sets without any are
-        left out. Its cost does not depend on how many more wait."""
+        """Queued runs by requirement set, of each at most COUNTED: those that are claimed first; and those that are
+        running with a scope. Sets without any are left out. Its cost does not depend on how many more wait."""
 
     # Limits
 

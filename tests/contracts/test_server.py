@@ -120,6 +120,7 @@ async def test_what_scales_agents_is_told_how_many_runs_wait_for_those_it_names(
     assert await waiting() == 5
     assert await waiting("?label=gpu&label=eu") == 5
     assert await waiting("?label=eu") == 2
+    assert await waiting("?label=") == 2
     assert await waiting("?launcher=kubernetes&label=gpu") == 3
     assert await waiting("?launcher=kubernetes&launcher=docker&label=eu") == 2
     assert await waiting("?launcher=kubernetes&label=eu") == 0

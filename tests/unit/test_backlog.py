@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import anyio
@@ -84,13 +85,16 @@ async def test_a_sample_is_told_for_those_that_count() -> None:
     sample = Sample(at=110.0, sets=[GPU, ANY])
     assert (sample.waiting(), sample.oldest()) == (5, 20.0)
     assert (sample.waiting(lambda each: "gpu" in each.labels), sample.oldest(lambda each: bool(each.labels))) == (3, 10)
+    sample = replace(sample, sets=[GPU, replace(ANY, going=4)])
     assert sample.document(lambda each: not each.labels) == {
+        "work": 6,
         "waiting": 2,
+        "going": 4,
         "oldest_wait_seconds": 20.0,
         "exact": True,
-        "sets": [{"labels": [], "launcher": "docker", "waiting": 2, "oldest_wait_seconds": 20.0}],
+        "sets": [{"labels": [], "launcher": "docker", "waiting": 2, "going": 4, "oldest_wait_seconds": 20.0}],
     }
-    nothing = {"waiting": 0, "oldest_wait_seconds": 0.0, "exact": True, "sets": []}
+    nothing = {"work": 0, "waiting": 0, "going": 0, "oldest_wait_seconds": 0.0, "exact": True, "sets": []}
     assert Sample(at=110.0).document() == nothing
 
 

@@ -137,7 +137,7 @@ class StoreQueue(ABC):
 
     async def reap(self) -> list[Run]:
         """See ``Queue.reap``."""
-        return await self._write(lambda store: verbs.reap(store, self._moment()))
+        return await self._write(lambda store: verbs.tidied(store, self._moment()))
 
     # Logs
 

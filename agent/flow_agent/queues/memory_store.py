@@ -128,14 +128,18 @@ class MemoryStore:
         queued = [s for s in self._runs.values() if s.run.state is State.QUEUED]
         counts = Counter((s.run.labels, s.asked) for s in queued)
         first = {(s.run.labels, s.asked): s.run for s in sorted(queued, key=lambda s: s.run.id, reverse=True)}
+        going = Counter(
+            (s.run.labels, s.asked) for s in self._runs.values() if s.run.state is State.RUNNING and s.scope
+        )
         return [
             Waiting(
                 labels=key[0],
                 launcher=key[1],
-                queued=min(n, COUNTED),
-                since=max(first[key].created_at, first[key].due_at or 0.0),
+                queued=min(counts[key], COUNTED),
+                since=max(first[key].created_at, first[key].due_at or 0.0) if key in first else None,
+                going=going[key],
             )
-            for key, n in counts.items()
+            for key in {**counts, **going}
         ]
 
     def next_due(self) -> float | None:

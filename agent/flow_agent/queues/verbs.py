@@ -170,7 +170,7 @@ def _repeated(store: Store, agent: AgentInfo, request_id: str, state: State, mom
 
 
 def reap(store: Store, moment: Moment, *, but: AgentInfo | None = None) -> list[Run]:
-    """See ``Queue.reap``; the claims of the agent ``but`` are left as they are."""
+    """Resolve the claims whose lease has ended; those of the agent ``but`` are left as they are."""
     touched = []
     for stored in store.expired(moment):
         if but is not None and (stored.agent_id, stored.incarnation) == (but.id, but.incarnation):
@@ -182,6 +182,12 @@ def reap(store: Store, moment: Moment, *, but: AgentInfo | None = None) -> list[
         store.save(after)
         touched.append(after.run)
     return touched
+
+
+def tidied(store: Store, moment: Moment) -> list[Run]:
+    """See ``Queue.reap``."""
+    store.promote(moment.now, PROMOTED_AT_ONCE)
+    return reap(store, moment)
 
 
 def claim(store: Store, agent: AgentInfo, limit: int, request_id: str, moment: Moment) -> list[Claim]:

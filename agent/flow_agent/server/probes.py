@@ -39,19 +39,23 @@ class Ready:
 
 @dataclass(frozen=True, kw_only=True)
 class OfSet:
-    """Queued runs that ask for the same."""
+    """Runs that ask for the same: queued ones, and those that go on without an agent."""
 
     labels: list[str]
     launcher: str | None
     waiting: int
+    going: int
     oldest_wait_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class WaitingRuns:
-    """Queued runs. ``exact``: no set has more than are counted."""
+    """Queued runs. ``exact``: no set has more than are counted. ``going``: running ones that outlive their agent, and
+    want one that watches them; ``work``: both, for which agents are needed."""
 
+    work: int
     waiting: int
+    going: int
     oldest_wait_seconds: float
     exact: bool
     sets: list[OfSet]
@@ -77,7 +81,9 @@ def add_probes(app: FastAPI, refused: Refused) -> None:
 
     async def waiting(
         request: Request,
-        label: Annotated[list[str], Query(description="Labels of the agents that are meant.")] = [],  # noqa: B006 - FastAPI copies it
+        label: Annotated[
+            list[str], Query(description="Labels of the agents that are meant; an empty one: they have none.")
+        ] = [],  # noqa: B006 - FastAPI copies it
         launcher: Annotated[list[str], Query(description="Their launchers.")] = [],  # noqa: B006 - as above
     ) -> Response:
         try:
@@ -126,8 +132,9 @@ def _backlog(request: Request) -> Backlog:
 
 
 def _taken_by(labels: list[str], launchers: list[str]) -> Callable[[Waiting], bool]:
-    """Those that an agent with these labels and launchers may take; without any of a kind, that does not matter."""
-    has = frozenset(labels)
+    """Those that an agent with these labels and launchers may take; without any of a kind, that does not matter. An
+    empty label is none: of an agent without labels."""
+    has = frozenset(filter(None, labels))
 
     def takes(waiting: Waiting) -> bool:
         return (not labels or waiting.labels <= has) and (

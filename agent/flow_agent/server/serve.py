@@ -108,7 +108,7 @@ async def served(queue: Queue, options: Options) -> AsyncIterator[str]:
     """
     news = News(queue)
     service = Service(queue, news, options.leases)
-    gate = Gate(application(), service, Backlog(queue), options.tokens, options.bounds)
+    gate = Gate(application(), service, Backlog(queue, tidy=True), options.tokens, options.bounds)
     protocol = type("Protocol", (_Protocol,), {"seconds": options.bounds.seconds})
     config = uvicorn.Config(
         gate,

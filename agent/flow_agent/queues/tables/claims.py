@@ -57,14 +57,18 @@ class Claims(Runs):
             key = row["labels"], row["launcher"]  # flows with a limit have sets of their own
             counts[key] += row["queued"]
             since[key] = min(row["since"], since.get(key, math.inf))
+        going = Counter[tuple[str, str]]()
+        for row in self._rows("going"):
+            going[row["labels"], row["launcher"]] += row["going"]
         return [
             Waiting(
                 labels=frozenset(json.loads(labels)),
                 launcher=launcher or None,
-                queued=min(queued, COUNTED),
-                since=since[labels, launcher],
+                queued=min(counts[labels, launcher], COUNTED),
+                since=since.get((labels, launcher)),
+                going=going[labels, launcher],
             )
-            for (labels, launcher), queued in counts.items()
+            for labels, launcher in {**counts, **going}
         ]
 
     def next_due(self) -> float | None:

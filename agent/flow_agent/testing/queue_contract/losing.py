@@ -102,6 +102,7 @@ class Losing:
         clock.advance(LEASES.running)
         (run,) = await queue.reap()
         assert (run.state, run.agent, run.attempt, run.ref) == (State.RUNNING, None, 1, "ref-1")
+        assert [(each.queued, each.since, each.going) for each in await queue.waiting()] == [(0, None, 1)]
         assert await queue.take_over(agent("other"), 9, "t0") == []
         assert await queue.take_over(agent("other", launchers={"process": "engine-2"}), 9, "t1") == []
         assert await queue.take_over(agent("other", launchers={"docker": "engine-1"}), 9, "t2") == []
@@ -110,7 +111,9 @@ class Losing:
         assert (taken.number, taken.attempt, taken.ref, taken.lease) == (2, 1, "ref-1", LEASES.running)
         assert (taken.run.agent, taken.run.state) == ("two", State.RUNNING)
         assert await queue.extend(heir, [taken]) == {(run.id, 2): Verdict.CANCEL}
+        assert [each.going for each in await queue.waiting()] == [1]
         await queue.finish(taken, SUCCEEDED)
+        assert await queue.waiting() == []
         (attempt,) = await queue.attempts(run.id)
         assert attempt.reason is Reason.COMPLETED
 

@@ -153,6 +153,15 @@ class Submitting:
         assert [c.run.id for c in await queue.claim(agent(), 9, "r2")] == [later.id]
         assert await queue.next_due() is None
 
+    async def test_what_is_due_waits_also_where_nobody_claims(self, queue: Queue, clock: ManualClock):
+        await queue.register([registration()])
+        await queue.submit([Submission(flow="add", due_at=clock.now() + 10)])
+        assert await queue.reap() == []
+        assert await queue.waiting() == []
+        clock.advance(20)
+        assert await queue.reap() == []
+        assert [w.queued for w in await queue.waiting()] == [1]
+
     async def test_one_claim_promotes_no_more_than_a_thousand_and_the_longest_due_first(
         self, queue: Queue, clock: ManualClock
     ):

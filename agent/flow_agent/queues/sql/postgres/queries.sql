@@ -181,6 +181,13 @@ cross join lateral (
 join runs as r on r.id = q.oldest
 order by s.id;
 
+-- name: going
+-- Runs that go on without an agent, watched or not, by requirement set: no more than there are Jobs and tasks.
+select s.labels, s.launcher, count(*) as going
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.state = 'running' and runs.scope <> ''
+group by s.id, s.labels, s.launcher order by s.id;
+
 -- name: next_due
 -- When the next scheduled run becomes due.
 select min(due_at) from runs where state = 'scheduled';
