@@ -14,8 +14,12 @@ PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 LARGEST_TEMPLATE = 65_536
 """Characters of a template as JSON: it is kept with the registration."""
 
-_CPU = re.compile(r"(?:0|[1-9]\d*)(?:\.\d{1,3})?|[1-9]\d*m")
-_MEMORY = re.compile(r"[1-9]\d*(?:\.\d+)?(?:[KMGTP]i?|k)?")
+SHORTEST_TTL = 600
+"""Seconds: what runs without an agent for a while must be found by the next one, with its output."""
+_QUANTITY = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<unit>[munkMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,2})?")
+"""https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/"""
+_UNITS = {unit: 1000.0**power for power, unit in enumerate(["n", "u", "m", "", *"kMGTPE"], start=-3)}
+_UNITS |= {f"{unit}i": 1024.0**power for power, unit in enumerate("KMGTPE", start=1)}
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _KIND = "KubernetesRun"
@@ -32,10 +36,23 @@ def quantity(value: float | str | None, what: str) -> str | None:
         raise TypeError(f"{_KIND}: {what} is {value!r}, expected a number or text")
     text = f"{value:g}" if isinstance(value, float) else str(value).strip()
     cpu = what.startswith("cpu")
-    if not (_CPU if cpu else _MEMORY).fullmatch(text) or float(text.rstrip("mkKMGTPi") or 0) <= 0:
+    if not _QUANTITY.fullmatch(text) or _amount(text) * (1000 if cpu else 1) < 0.999:
         example = "'500m' or 0.5" if cpu else "'512Mi' or '2Gi'"
         raise ValueError(f"{_KIND}: {what} is {value!r}, expected a quantity such as {example}")
     return text
+
+
+def _amount(text: str) -> float:
+    found = _QUANTITY.fullmatch(text)
+    assert found is not None
+    number, unit = float(found["number"]), found["unit"] or ""
+    return number * (_UNITS[unit] if unit in _UNITS else 10.0 ** int(unit[1:]))
+
+
+def within(request: str | None, limit: str | None, what: str) -> None:
+    """Raises ValueError: of ``what``, more is asked for than may be used, which the API refuses."""
+    if request is not None and limit is not None and _amount(request) > _amount(limit):
+        raise ValueError(f"{_KIND}: {what}_request is {request!r}, more than {what}_limit, which is {limit!r}")
 
 
 def name(value: str | None, what: str) -> str | None:
@@ -91,12 +108,15 @@ def _text(value: object) -> bool:
 
 
 def ttl(value: float | None) -> int | None:
-    """``value``: whole seconds, 0 or more.
+    """``value``: whole seconds, SHORTEST_TTL or more.
 
     Raises ValueError: it is none.
     """
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise ValueError(f"{_KIND}: ttl is {value!r}, expected whole seconds, 0 or more")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < SHORTEST_TTL):
+        raise ValueError(
+            f"{_KIND}: ttl is {value!r}, expected whole seconds, {SHORTEST_TTL} or more: a Job that is gone sooner may"
+            " take its output along; an agent removes it as soon as that is safe"
+        )
     return value
 
 
@@ -150,6 +170,7 @@ def template(given: Mapping[str, Any] | str | None, path: str | Path | None) -> 
     if found.get("kind", "Job") != "Job" or found.get("apiVersion", "batch/v1") != "batch/v1":
         raise ValueError(f"{_KIND}: {what} is a {found.get('apiVersion')} {found.get('kind')}, expected a batch/v1 Job")
     _check_shape(found, what)
+    ttl((found.get("spec") or {}).get("ttlSecondsAfterFinished"))
     text = json.dumps(found)
     if len(text) > LARGEST_TEMPLATE:
         raise ValueError(f"{_KIND}: {what} takes {len(text)} characters, expected at most {LARGEST_TEMPLATE}")

@@ -270,6 +270,8 @@ class KubernetesRun(RunConfig):
         self.cpu_limit = checked.quantity(cpu_limit, "cpu_limit")
         self.memory_request = checked.quantity(memory_request, "memory_request")
         self.memory_limit = checked.quantity(memory_limit, "memory_limit")
+        checked.within(self.cpu_request, self.cpu_limit, "cpu")
+        checked.within(self.memory_request, self.memory_limit, "memory")
         self.service_account_name = checked.name(service_account_name, "service_account_name")
         self.image_pull_secrets = checked.names(image_pull_secrets, "image_pull_secrets")
         self.image_pull_policy = checked.pull_policy(image_pull_policy)

@@ -13,8 +13,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from flow_agent.cluster import refusals
 from flow_agent.errors import LaunchError
-from flow_agent.launchers import kubernetes_held, kubernetes_stop, kubernetes_watch
+from flow_agent.launchers import kubernetes_stop, kubernetes_watch
 from flow_agent.model import Reason
 from flow_agent.testing import launcher_contract as flows
 from flow_agent.testing.launcher_contract import Launched
@@ -272,7 +273,7 @@ async def test_a_cluster_that_knows_its_clients_by_certificates_is_served(tmp_pa
 async def test_output_that_is_forbidden_for_a_while_is_read_when_it_is_allowed(
     kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubernetes_held, "ALLOWED_AGAIN", 0.2)
+    monkeypatch.setattr(refusals, "AGAIN", 0.2)
     async with jobs(kubernetes.kubeconfig) as attempts:
         attempt = await attempts(flows.counts, given={"to": 30, "pause": 0.1})
 
@@ -306,7 +307,7 @@ async def test_output_that_cannot_be_read_any_more_does_not_hold_up_the_end(
 async def test_a_job_that_may_not_be_looked_at_is_looked_at_when_that_is_allowed(
     kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(kubernetes_held, "ALLOWED_AGAIN", 0.2)
+    monkeypatch.setattr(refusals, "AGAIN", 0.2)
     async with jobs(kubernetes.kubeconfig) as first, jobs(kubernetes.kubeconfig) as second:
         attempt = await first(flows.counts, given={"to": 20, "pause": 0.1})
         first.launcher.hand_over(attempt.ref)
@@ -337,7 +338,7 @@ async def test_a_claim_that_is_lost_does_not_take_the_job_of_the_next_one(attemp
 async def test_a_job_that_was_never_let_go_is_removed_while_the_agent_goes_on(
     kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubernetes_held, "ABANDONED", -1.0)
+    monkeypatch.setattr(kubernetes_stop, "ABANDONED", -1.0)
     monkeypatch.setattr(kubernetes_stop, "SWEEP", 0.2)
     monkeypatch.setattr(kubernetes_stop, "LOOK_AROUND", 0.5)
     async with jobs(kubernetes.kubeconfig) as attempts:

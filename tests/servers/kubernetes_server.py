@@ -90,7 +90,9 @@ class Api:
         found = self.store.get(kind, namespace, name)
         new = merged(found, body)
         if new["metadata"]["uid"] != found["metadata"]["uid"]:
-            raise Refused(422, "Invalid", f'{kind} "{name}" is invalid: metadata.uid: field is immutable')
+            raise Refused(
+                409, "Conflict", f'Operation cannot be fulfilled on {kind} "{name}": Precondition failed: UID'
+            )
         _valid(kind, new)
         if new["spec"]["template"] != found["spec"]["template"]:
             raise Refused(422, "Invalid", f'{kind} "{name}" is invalid: spec.template: field is immutable')

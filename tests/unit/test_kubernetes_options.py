@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import anyio
 import certifi
 import pytest
 
@@ -82,7 +83,10 @@ def pod(found: dict[str, Any]) -> dict[str, Any]:
         ({"node_selector": ["a"]}, TypeError, "dict of texts"),
         ({"tolerations": {"key": "a"}}, TypeError, "list of dicts"),
         ({"affinity": "near"}, TypeError, "expected a dict"),
-        ({"ttl": -1}, ValueError, "0 or more"),
+        ({"ttl": 0}, ValueError, "600 or more"),
+        ({"memory_limit": "512K"}, ValueError, "'512Mi'"),
+        ({"cpu_request": "2", "cpu_limit": "1500m"}, ValueError, "more than cpu_limit"),
+        ({"memory_request": "1Gi", "memory_limit": "1G"}, ValueError, "more than memory_limit"),
         ({"job_template": "kind: Pod\napiVersion: v1"}, ValueError, "expected a batch/v1 Job"),
         ({"job_template": ": ["}, ValueError, "no YAML"),
         ({"job_template": "just text"}, TypeError, "no table"),
@@ -106,18 +110,55 @@ def test_a_template_is_taken_as_a_dict_as_yaml_and_from_a_file(tmp_path: Path):
 
 def test_the_template_is_patched_and_not_replaced():
     run = KubernetesRun(
-        job_template=TEMPLATE, cpu_request=0.5, memory_limit="2Gi", tolerations=[{"key": "mine"}], ttl=60
+        job_template=TEMPLATE, cpu_request=0.5, memory_limit="2Gi", tolerations=[{"key": "mine"}], ttl=6000
     )
     found = made(run)
     inner = pod(found)
     (flow, sidecar) = inner["containers"]
     assert found["metadata"]["labels"]["team"] == found["spec"]["template"]["metadata"]["labels"]["team"] == "data"
     assert found["metadata"]["name"] == "flow-01abc-2"
-    assert (found["spec"]["activeDeadlineSeconds"], found["spec"]["ttlSecondsAfterFinished"]) == (3600, 60)
+    assert (found["spec"]["activeDeadlineSeconds"], found["spec"]["ttlSecondsAfterFinished"]) == (3600, 6000)
     assert [each["key"] for each in inner["tolerations"]] == ["gpu", "mine"]
     assert (flow["name"], flow["image"], sidecar["image"]) == ("flow", "theirs:1", "sidecar:1")
     assert {"name": "A", "value": "b"} in flow["env"]
     assert flow["resources"] == {"requests": {"cpu": "0.5", "memory": "1Gi"}, "limits": {"memory": "2Gi"}}
+
+
+def test_the_user_may_be_left_to_the_images():
+    made_pod = pod(made(KubernetesRun(image="python:3.12"), user=0))
+    inits, flows = made_pod["initContainers"], made_pod["containers"]
+    contexts = [made_pod["securityContext"], *(each["securityContext"] for each in [*inits, *flows])]
+    assert [each for each in contexts if {"runAsNonRoot", "runAsUser"} & each.keys()] == []
+    assert [each["securityContext"]["allowPrivilegeEscalation"] for each in [*inits, *flows]] == [False, False]
+
+
+def kubeconfig(folder: Path, name: str, **parts: Any) -> Path:
+    """A file with one context, ``mine``, of its parts."""
+    whole = {"current-context": "mine", "contexts": [{"name": "mine", "context": {"cluster": "c", "user": "u"}}]}
+    whole |= {kind: [{"name": kind[0], kind[:-1]: value}] for kind, value in parts.items()}
+    file = folder / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(whole))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [("users", "as"), ("users", "as-groups"), ("clusters", "proxy-url"), ("clusters", "tls-server-name")],
+)
+def test_what_a_kubeconfig_says_is_obeyed_or_refused(tmp_path: Path, where: str, name: str):
+    parts = {"clusters": {"server": "https://cluster.example"}, "users": {"token": "t"}}
+    parts[where][name] = "other"
+    with pytest.raises(InvalidInput, match=f"asks for {name}, which flow-agent does not know"):
+        found(kubeconfig=kubeconfig(tmp_path, "config", **parts))
+
+
+def test_paths_in_a_kubeconfig_are_counted_from_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    one = kubeconfig(tmp_path, "one/config", clusters={"server": "https://cluster.example"})
+    other = kubeconfig(tmp_path, "other/config", users={"tokenFile": "token"})
+    (tmp_path / "other/token").write_text("theirs")
+    monkeypatch.setenv("KUBECONFIG", f"{one}:{other}")
+    assert anyio.run(found().tokens.current) == "theirs"
 
 
 def test_the_first_that_names_an_image_is_heard():
@@ -137,6 +178,8 @@ def test_flow_agent_is_brought_to_images_that_are_not_the_agents_own():
     assert other["initContainers"][0]["image"] == "ours:1"
     assert other["containers"][0]["command"] == ["python3", "-c", BEGIN]
     assert "initContainers" not in own
+    limited = pod(made(KubernetesRun(image="python:3.12", cpu_limit=1, memory_limit="1Gi")))
+    assert limited["initContainers"][0]["resources"] == {"limits": {"cpu": "1", "memory": "1Gi"}}  # a quota wants them
     assert own["containers"][0]["command"] == ["flow-agent", "inside"]
     compile(BEGIN, "begin", "exec")
 

@@ -16,6 +16,11 @@ from typing import Any
 from flow_agent.cluster.tokens import FileTokens, ProgramTokens, Tokens
 from flow_agent.errors import ClusterError, InvalidInput
 
+_PATHS = frozenset({"certificate-authority", "client-certificate", "client-key", "tokenFile"})
+"""What names a file in a kubeconfig."""
+_OF_CLUSTER = frozenset({"tls-server-name", "proxy-url"})
+_OF_USER = frozenset({"as", "as-uid", "as-groups", "as-user-extra", "username", "password"})
+"""What a kubeconfig may say that is not obeyed here."""
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds the token of its service account, its namespace, and the cluster's authority."""
 
@@ -85,18 +90,18 @@ def _digest(data: bytes) -> str:
 
 
 def _of_kubeconfig(paths: list[Path], context: str, namespace: str, cluster: str) -> Access:
-    folder, whole = _merged(paths)
+    whole = _merged(paths)
     chosen = context or whole.get("current-context") or ""
     here = _named(whole, "contexts", chosen, "context", paths)
     place = _named(whole, "clusters", here.get("cluster", ""), "cluster", paths)
     user = _named(whole, "users", here["user"], "user", paths) if here.get("user") else {}
     try:
         server = str(place["server"]).rstrip("/")
-        authority = _data(place, "certificate-authority", folder)
+        authority = _data(place, "certificate-authority")
         verify = ssl.create_default_context(cadata=authority.decode() if authority else None)
         if place.get("insecure-skip-tls-verify"):
             verify.check_hostname, verify.verify_mode = False, ssl.CERT_NONE
-        certificate, key = _data(user, "client-certificate", folder), _data(user, "client-key", folder)
+        certificate, key = _data(user, "client-certificate"), _data(user, "client-key")
         if certificate and key:
             _load(verify, certificate.decode(), key.decode())
     except (KeyError, ValueError, OSError) as error:
@@ -104,6 +109,12 @@ def _of_kubeconfig(paths: list[Path], context: str, namespace: str, cluster: str
             f"the context {chosen!r} of the kubeconfig {_shown(paths)} cannot be used: {type(error).__name__}: {error}",
             hint="`kubectl --context` with it should work",
         ) from error
+    ignored = sorted(name for name in (*_OF_CLUSTER & place.keys(), *_OF_USER & user.keys()) if {**place, **user}[name])
+    if ignored:  # to leave one out could mean other rights, or another server
+        raise InvalidInput(
+            f"the context {chosen!r} in {_shown(paths)} asks for {', '.join(ignored)}, which flow-agent does not know",
+            hint="name a context without it",
+        )
     if "auth-provider" in user:
         raise InvalidInput(
             f"the user of the context {chosen!r} in {_shown(paths)} has an auth-provider, which clusters know no more",
@@ -114,28 +125,35 @@ def _of_kubeconfig(paths: list[Path], context: str, namespace: str, cluster: str
         namespace=namespace or here.get("namespace") or "default",
         identity=cluster or _digest(authority or server.encode()),
         verify=verify,
-        tokens=_tokens(user, folder, verify),
+        tokens=_tokens(user, verify),
     )
 
 
-def _tokens(user: Mapping[str, Any], folder: Path, verify: ssl.SSLContext) -> Tokens:
+def _tokens(user: Mapping[str, Any], verify: ssl.SSLContext) -> Tokens:
     if "exec" in user:
         return ProgramTokens(user["exec"], lambda certificate, key: _load(verify, certificate, key))
     if user.get("tokenFile"):
-        return FileTokens(folder / user["tokenFile"])
+        return FileTokens(Path(user["tokenFile"]))
     return Tokens(str(user.get("token") or ""))
 
 
-def _merged(paths: list[Path]) -> tuple[Path, dict[str, Any]]:
-    """All files as one, the first word counts; with the folder of the first, from which paths in it are counted."""
+def _merged(paths: list[Path]) -> dict[str, Any]:
+    """All files as one, the first word counts; paths in a file are counted from its folder."""
     merged: dict[str, Any] = {}
     for path in paths:
         for name, value in _read(path).items():
             if isinstance(value, list):
+                for each in value:
+                    _make_absolute(each.get(name.removesuffix("s")) if isinstance(each, dict) else None, path)
                 merged[name] = [*merged.get(name, []), *value]
             else:
                 merged.setdefault(name, value)
-    return paths[0].absolute().parent, merged
+    return merged
+
+
+def _make_absolute(table: Any, file: Path) -> None:
+    for name in _PATHS & (table.keys() if isinstance(table, dict) else set()):
+        table[name] = str(file.absolute().parent / str(table[name]))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -179,11 +197,11 @@ def _named(whole: Mapping[str, Any], where: str, name: str, field: str, paths: l
     )
 
 
-def _data(table: Mapping[str, Any], name: str, folder: Path) -> bytes | None:
+def _data(table: Mapping[str, Any], name: str) -> bytes | None:
     """What stands in the file itself, else in the one it names."""
     if table.get(f"{name}-data"):
         return base64.b64decode(table[f"{name}-data"])
-    return (folder / table[name]).read_bytes() if table.get(name) else None
+    return Path(table[name]).read_bytes() if table.get(name) else None
 
 
 def _load(verify: ssl.SSLContext, certificate: str, key: str) -> None:

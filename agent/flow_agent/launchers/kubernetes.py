@@ -22,15 +22,16 @@ import anyio.to_thread
 from flow_agent import events, retry
 from flow_agent.cluster import access
 from flow_agent.cluster.client import Cluster, connected
+from flow_agent.cluster.refusals import lasting
 from flow_agent.errors import ClusterError, LaunchError
 from flow_agent.launchers import kubernetes_ends as ends
 from flow_agent.launchers import kubernetes_job as jobs
 from flow_agent.launchers.handed import FAILED, ending_of, orders_of
 from flow_agent.launchers.kubernetes_allow import refuse
-from flow_agent.launchers.kubernetes_held import Held, Jobs, lasting
+from flow_agent.launchers.kubernetes_held import Held, Jobs
 from flow_agent.launchers.kubernetes_log import PodLog
 from flow_agent.launchers.kubernetes_stop import Remains, Stop
-from flow_agent.model import Ending, LaunchSpec, Reason
+from flow_agent.model import Ending, LaunchSpec
 from flow_agent.ports import Sink
 
 TOLD_WITHIN = 10.0
@@ -237,7 +238,7 @@ class KubernetesLauncher:
 
     def _judged(self, held: Held, log: PodLog) -> Ending:
         if log.failed is not None and not held.stopped:
-            raise LaunchError(str(log.failed.get("detail", "")), reason=_reason(log.failed.get("reason")))
+            raise LaunchError(str(log.failed.get("detail", "")), reason=ends.reason(log.failed.get("reason")))
         if log.exit is None:
             code = ends.container(held.sight.pod).get("state", {}).get("terminated", {}).get("exitCode")
             if code == FAILED and not held.stopped:
@@ -271,13 +272,6 @@ class KubernetesLauncher:
     async def sweep(self) -> None:
         """Remove what could not be removed, once that can be. Ends by being cancelled."""
         await self._remains.sweep()
-
-
-def _reason(word: object) -> Reason:
-    try:
-        return Reason(str(word))
-    except ValueError:
-        return Reason.LAUNCH_FAILED
 
 
 @contextlib.asynccontextmanager

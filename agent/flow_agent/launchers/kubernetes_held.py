@@ -3,48 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import anyio.abc
 
 from flow_agent import events, retry
 from flow_agent.cluster.client import Cluster
+from flow_agent.cluster.refusals import lasting
 from flow_agent.errors import ClusterError, LaunchError
 from flow_agent.launchers import kubernetes_job as jobs
 from flow_agent.launchers.kubernetes_watch import KINDS, Sight, Watch
 
-T = TypeVar("T")
-
-ALLOWED_AGAIN = 30.0
-"""Seconds after which what is forbidden is asked for again, where an attempt goes on meanwhile."""
 REPLACED_WITHIN = 60.0
 """Seconds until the name of an earlier Job must be free."""
 LOOK = 0.5
-FORBIDDEN, CONFLICT = frozenset({401, 403}), 409
-ABANDONED = 7200.0
-"""Seconds after which nobody means to let a suspended Job go any more."""
-
-
-def lasting(call: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
-    """``call``, for which a refusal is something that may pass: no role that is changed ends what runs."""
-
-    async def asked() -> T:
-        try:
-            return await call()
-        except ClusterError as error:
-            if error.status not in FORBIDDEN:
-                raise
-            raise ClusterError(
-                str(error), transient=True, status=error.status, retry_after=ALLOWED_AGAIN, hint=error.hint
-            ) from error
-
-    return asked
+CONFLICT = 409
 
 
 @dataclass
@@ -81,6 +58,11 @@ class Held:
         return self.ref.split("/")[2]
 
 
+def ref_of(job: Mapping[str, Any]) -> str:
+    """The ref of an attempt by its Job."""
+    return "/".join(job["metadata"][name] for name in ("namespace", "name", "uid"))
+
+
 class Jobs:
     """Those of one launcher; ``tasks`` is where its namespaces are watched."""
 
@@ -104,8 +86,7 @@ class Jobs:
 
     def hold(self, job: Mapping[str, Any]) -> Held:
         """From now on this Job is ours to see to."""
-        metadata = job["metadata"]
-        ref = f"{metadata['namespace']}/{metadata['name']}/{metadata['uid']}"
+        metadata, ref = job["metadata"], ref_of(job)
         notes = metadata.get("annotations") or {}
         held = Held(
             ref=ref,
@@ -306,21 +287,13 @@ class Jobs:
         said = [str(each.get("message", "")) for each in found.get("items") or () if each.get("type") == "Warning"]
         return said[-1] if said else ""
 
-    async def abandoned(self, namespace: str) -> list[str]:
-        """Refs of Jobs that were made long ago, and never let go.
-
-        Raises ClusterError.
-        """
+    async def others(self, namespace: str) -> list[dict[str, Any]]:
+        """The Jobs of a namespace that agents have made, and that are not ours to see to. Raises ClusterError."""
         query: dict[str, Any] = {"labelSelector": jobs.SELECTOR, "limit": 500}
-        refs = []
+        found: list[dict[str, Any]] = []
         while True:
-            found = await self._cluster.call("GET", KINDS["jobs"].format(namespace), "listing jobs", query=query)
-            for each in found.get("items") or ():
-                metadata = each["metadata"]
-                made = datetime.fromisoformat(metadata["creationTimestamp"]).timestamp()
-                parked = each["spec"].get("suspend") and jobs.WENT not in (metadata.get("annotations") or {})
-                if parked and time.time() - made > ABANDONED:
-                    refs.append(f"{namespace}/{metadata['name']}/{metadata['uid']}")
-            if not (following := found["metadata"].get("continue")):
-                return [ref for ref in refs if ref not in self._held]
+            page = await self._cluster.call("GET", KINDS["jobs"].format(namespace), "listing jobs", query=query)
+            found += [job for job in page.get("items") or () if ref_of(job) not in self._held]
+            if not (following := page["metadata"].get("continue")):
+                return found
             query["continue"] = following

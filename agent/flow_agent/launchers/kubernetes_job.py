@@ -156,7 +156,7 @@ def _patched(pod: dict[str, Any], spec: LaunchSpec, wishes: Wishes, image: str) 
         "serviceAccountName": account,
         "restartPolicy": "Never",
         "securityContext": {
-            "runAsNonRoot": True,
+            **({"runAsNonRoot": True} if wishes.user else {}),
             "seccompProfile": {"type": "RuntimeDefault"},
             **user,
             **(pod.get("securityContext") or {}),
@@ -180,11 +180,15 @@ def _patched(pod: dict[str, Any], spec: LaunchSpec, wishes: Wishes, image: str) 
     }
     pod.pop("serviceAccount", None)
     needed = bool(wishes.agent_image) and image != wishes.agent_image
-    pod["containers"] = [_flow(flow, spec, image, brought=needed), *(_restricted(each) for each in others)]
-    inits = [_restricted(dict(each)) for each in pod.get("initContainers") or ()]
+    pod["containers"] = [_flow(flow, spec, image, brought=needed), *others]
+    inits = [dict(each) for each in pod.get("initContainers") or ()]
     if needed:
         inits.insert(0, _bringer(wishes, pod["containers"][0]["resources"]))
-    pod["initContainers"] = inits
+    standard = RESTRICTED if wishes.user else {name: RESTRICTED[name] for name in RESTRICTED if name != "runAsNonRoot"}
+    for kind, containers in (("containers", pod["containers"]), ("initContainers", inits)):
+        pod[kind] = [
+            {**each, "securityContext": {**standard, **(each.get("securityContext") or {})}} for each in containers
+        ]
     return {name: value for name, value in pod.items() if value not in ({}, [])}
 
 
@@ -197,7 +201,7 @@ def _flow(flow: dict[str, Any], spec: LaunchSpec, image: str, *, brought: bool) 
     env += [{"name": name, "value": value} for name, value in ours.items() if name not in {e["name"] for e in env}]
     words = [f"{HANDED}/orders", "--last-words", LAST_WORDS]
     program = ["python3", "-c", BEGIN] if brought else ["flow-agent", "inside"]
-    made = {
+    return {
         **flow,
         "name": CONTAINER,
         "image": image,
@@ -214,7 +218,6 @@ def _flow(flow: dict[str, Any], spec: LaunchSpec, image: str, *, brought: bool) 
         ],
         **({"imagePullPolicy": policy} if policy else {}),
     }
-    return _restricted(made)
 
 
 def _bringer(wishes: Wishes, resources: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,21 +226,15 @@ def _bringer(wishes: Wishes, resources: Mapping[str, Any]) -> dict[str, Any]:
     It asks for what the flow does, which costs nothing, since it ends before that begins: a quota may want figures of
     every container.
     """
-    return _restricted(
-        {
-            "name": "flow-agent",
-            "image": wishes.agent_image,
-            "command": ["flow-agent", "inside"],
-            "args": ["--install", PROGRAM],
-            "env": [{"name": "FLOW_AGENT_HOME", "value": f"{PLACE}/home"}, {"name": "HOME", "value": f"{PLACE}/home"}],
-            "resources": resources,
-            "volumeMounts": [{"name": "flow-agent", "mountPath": PLACE}],
-        }
-    )
-
-
-def _restricted(container: dict[str, Any]) -> dict[str, Any]:
-    return {**container, "securityContext": {**RESTRICTED, **(container.get("securityContext") or {})}}
+    return {
+        "name": "flow-agent",
+        "image": wishes.agent_image,
+        "command": ["flow-agent", "inside"],
+        "args": ["--install", PROGRAM],
+        "env": [{"name": "FLOW_AGENT_HOME", "value": f"{PLACE}/home"}, {"name": "HOME", "value": f"{PLACE}/home"}],
+        "resources": resources,
+        "volumeMounts": [{"name": "flow-agent", "mountPath": PLACE}],
+    }
 
 
 def _resources(given: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any
 
 import anyio
 
@@ -11,12 +14,14 @@ from flow_agent import events
 from flow_agent.errors import ClusterError
 from flow_agent.launchers import kubernetes_ends as ends
 from flow_agent.launchers import kubernetes_job as jobs
-from flow_agent.launchers.kubernetes_held import Held, Jobs
+from flow_agent.launchers.kubernetes_held import Held, Jobs, ref_of
 
 HUNG = 15.0
 """Seconds after its grace at which a pod that has not ended is taken from the cluster."""
 SWEEP = 15.0
 """Seconds between two tries to remove what could not be removed."""
+ABANDONED = 7200.0
+"""Seconds after which nobody means to let a suspended Job go any more."""
 LOOK_AROUND = 900.0
 """Seconds between two looks for Jobs that were never let go."""
 REMOVED_WITHIN = 30.0
@@ -94,7 +99,8 @@ class Remains:
     async def clear(self, namespace: str, refs: Collection[str]) -> None:
         """Remove the Jobs of a namespace, other than ``refs``, that nobody can mean to let go any more."""
         try:
-            for ref in await self._jobs.abandoned(namespace):
+            left = [ref_of(job) for job in await self._jobs.others(namespace) if _abandoned(job)]
+            for ref in left:
                 if ref not in refs:
                     await self.remove(ref, stays=False)
         except ClusterError as error:
@@ -112,3 +118,11 @@ class Remains:
             for ref, stays in list(self._left.items()):
                 del self._left[ref]
                 await self.remove(ref, stays=stays)
+
+
+def _abandoned(job: Mapping[str, Any]) -> bool:
+    """Whether it was made long ago, and never let go."""
+    metadata = job["metadata"]
+    made = datetime.fromisoformat(metadata["creationTimestamp"]).timestamp()
+    parked = job["spec"].get("suspend") and jobs.WENT not in (metadata.get("annotations") or {})
+    return bool(parked) and time.time() - made > ABANDONED

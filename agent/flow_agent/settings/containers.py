@@ -84,7 +84,7 @@ class KubernetesSettings(Group):
     )
     ttl: Annotated[int, Option(metavar="SECONDS")] = Field(
         default=604_800,
-        ge=0,
+        ge=600,
         description="Seconds after its end for which the cluster keeps a Job that no agent removes.",
     )
 
