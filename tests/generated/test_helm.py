@@ -240,6 +240,12 @@ def test_every_value_is_in_the_schema_and_has_its_row_in_the_table() -> None:
         ({"autoscaling": {"kind": "magic"}}, "kind"),
         ({"server": {"enabled": False}}, "no queue is named"),
         ({"server": {"enabled": True, "replicaCount": 2}}, "needs a queue in PostgreSQL"),
+        ({"podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 2}}, "podDisruptionBudget has minAvailable and"),
+        (
+            {"server": {"enabled": True, "podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}}},
+            "server.podDisruptionBudget has minAvailable and",
+        ),
+        ({"podDisruptionBudget": {"maxUnavailable": None, "unhealthyPodEvictionPolicy": "AlwaysAllow"}}, "has neither"),
         ({"ingress": {"enabled": True}}, "ingress.hosts is empty"),
         ({"autoscaling": {"enabled": True, "kind": "hpa", "minReplicas": 0}}, "needs KEDA"),
     ],
@@ -343,6 +349,28 @@ def test_volumes_and_selectors_lead_to_what_is_there(case: str, everything: Any)
         if each["kind"] in {"ScaledObject", "HorizontalPodAutoscaler"}:
             assert each["spec"]["scaleTargetRef"]["name"] == one(objects, "Deployment", "-agent")["metadata"]["name"]
             assert "replicas" not in one(objects, "Deployment", "-agent")["spec"]
+
+
+@pytest.mark.parametrize("case", MATRIX)
+def test_a_disruption_budget_has_one_of_the_two_that_exclude_each_other(case: str, everything: Any) -> None:
+    for each in everything[case]:
+        if each["kind"] == "PodDisruptionBudget":
+            assert len({"minAvailable", "maxUnavailable"} & set(each["spec"])) == 1
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_min_available_replaces_the_default_budget_and_null_leaves_it_out(name: str, tmp_path: Path) -> None:
+    def budgets(spec: Any) -> list[dict[str, Any]]:
+        objects = rendered(name, {**SQLITE, "podDisruptionBudget": spec}, tmp_path)
+        found = [each["spec"] for each in objects if each["kind"] == "PodDisruptionBudget"]
+        return [{key: value for key, value in each.items() if key != "selector"} for each in found]
+
+    assert budgets({}) == [{"maxUnavailable": 1}]
+    assert budgets({"minAvailable": 1}) == [{"minAvailable": 1}]
+    assert budgets({"minAvailable": 0}) == [{"minAvailable": 0}]
+    assert budgets({"maxUnavailable": "30%"}) == [{"maxUnavailable": "30%"}]
+    assert budgets({"maxUnavailable": None}) == []
+    assert budgets(None) == []
 
 
 def test_access_is_given_in_the_named_namespaces_and_nowhere_else(everything: Any) -> None:

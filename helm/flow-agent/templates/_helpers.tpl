@@ -108,6 +108,16 @@ annotations:
 {{- if and (gt (int .Values.server.replicaCount) 1) (not .Values.server.existingSecret) }}
 {{- fail "server.replicaCount is more than 1, which needs a queue in PostgreSQL: name its Secret in server.existingSecret" }}
 {{- end }}
+{{- range $at, $spec := dict "podDisruptionBudget" (dict "spec" .Values.podDisruptionBudget "default" 1) "server.podDisruptionBudget" (dict "spec" .Values.server.podDisruptionBudget) }}
+{{- $most := ($spec.spec).maxUnavailable }}
+{{- $least := ($spec.spec).minAvailable }}
+{{- if and (not (kindIs "invalid" $least)) (not (kindIs "invalid" $most)) (ne (toString $most) (toString $spec.default)) }}
+{{- fail (printf "%s has minAvailable and maxUnavailable, of which Kubernetes takes one: leave one of them out" $at) }}
+{{- end }}
+{{- if and $spec.spec (kindIs "invalid" $least) (kindIs "invalid" $most) }}
+{{- fail (printf "%s has neither minAvailable nor maxUnavailable: set one of them, or %s=null for no PodDisruptionBudget" $at $at) }}
+{{- end }}
+{{- end }}
 {{- if and .Values.ingress.enabled (not .Values.server.enabled) }}
 {{- fail "ingress.enabled leads to the server, which server.enabled leaves out: set both" }}
 {{- end }}
