@@ -246,6 +246,12 @@ def test_every_value_is_in_the_schema_and_has_its_row_in_the_table() -> None:
             "server.podDisruptionBudget has minAvailable and",
         ),
         ({"podDisruptionBudget": {"maxUnavailable": None, "unhealthyPodEvictionPolicy": "AlwaysAllow"}}, "has neither"),
+        ({"config": {"queue": "postgresql://me@host/db"}}, "name it in server.existingSecret"),
+        ({"config": {"queue": "sqlite:/srv/queue.db"}}, "name it in server.existingSecret"),
+        (
+            {"existingSecret": "q", "existingSecretQueueKey": "url"},
+            "in server.existingSecret and server.existingSecret",
+        ),
         ({"ingress": {"enabled": True}}, "ingress.hosts is empty"),
         ({"autoscaling": {"enabled": True, "kind": "hpa", "minReplicas": 0}}, "needs KEDA"),
     ],
@@ -371,6 +377,25 @@ def test_min_available_replaces_the_default_budget_and_null_leaves_it_out(name: 
     assert budgets({"maxUnavailable": "30%"}) == [{"maxUnavailable": "30%"}]
     assert budgets({"maxUnavailable": None}) == []
     assert budgets(None) == []
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_agents_ask_the_server_and_the_server_the_database(name: str, tmp_path: Path) -> None:
+    def queues(**config: str) -> list[Any]:
+        values = {"server": {"enabled": True, "existingSecret": "database"}, "config": config}
+        objects = rendered(name, values, tmp_path)
+        found = []
+        for ending in ("-agent", "-server"):
+            pod = one(objects, "Deployment", ending)["spec"]["template"]["spec"]
+            env = pod["containers"][0]["env"]
+            found.append([each for each in env if each["name"] == "FLOW_AGENT_QUEUE"])
+        assert tomllib.loads(toml(objects)).get("queue") == config.get("queue")
+        return found
+
+    key = {"secretKeyRef": {"name": "database", "key": "queue"}}
+    database = [{"name": "FLOW_AGENT_QUEUE", "valueFrom": key}]
+    assert queues() == [[{"name": "FLOW_AGENT_QUEUE", "value": "http://flows-flow-agent-server.flows:8642"}], database]
+    assert queues(queue="https://queue.example.com") == [[], database]
 
 
 def test_access_is_given_in_the_named_namespaces_and_nowhere_else(everything: Any) -> None:

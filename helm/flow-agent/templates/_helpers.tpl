@@ -105,6 +105,12 @@ annotations:
 {{- if not (or .Values.server.enabled $queue $keyed) }}
 {{- fail "no queue is named, and one in the pod would end with it: set server.enabled, config.queue, or existingSecret with existingSecretQueueKey" }}
 {{- end }}
+{{- if and .Values.server.enabled $keyed }}
+{{- fail "server.enabled and existingSecretQueueKey are set, so agents would pass by the server, which has a queue of its own: for a server in front of that queue, name the Secret of its URL in server.existingSecret and server.existingSecretKey instead; for agents without a server, leave server.enabled out" }}
+{{- end }}
+{{- if and .Values.server.enabled $queue (not (regexMatch "^https?://" $queue)) }}
+{{- fail "server.enabled and config.queue are set, so agents would pass by the server, which has a queue of its own: for a server in front of that queue, put its URL into a Secret, and name it in server.existingSecret; for agents without a server, leave server.enabled out" }}
+{{- end }}
 {{- if and (gt (int .Values.server.replicaCount) 1) (not .Values.server.existingSecret) }}
 {{- fail "server.replicaCount is more than 1, which needs a queue in PostgreSQL: name its Secret in server.existingSecret" }}
 {{- end }}
