@@ -525,6 +525,19 @@ def test_jobs_are_made_where_the_chart_gives_access_and_as_its_own_account(every
     assert (found["service_account"], found["image"], found["namespace"]) == ("mine", "python:3.13-slim", "flows")
 
 
+@pytest.mark.parametrize("name", HELMS)
+def test_what_runs_may_ask_for_is_added_to_the_namespaces_of_jobs(name: str, tmp_path: Path) -> None:
+    def allowed(kubernetes: Any, *namespaces: str) -> Any:
+        values = {**SQLITE, "jobNamespaces": list(namespaces), "config": {"kubernetes": kubernetes}}
+        return tomllib.loads(toml(rendered(name, values, tmp_path)))["kubernetes"].get("allow")
+
+    mine = ["host_network", "namespace:flows-c", "namespace:elsewhere"]
+    assert allowed({"allow": mine}, "flows-a", "flows-b", "flows-c") == [*mine, "namespace:flows-b"]
+    assert allowed({"allow": mine}) == mine
+    assert allowed({"namespace": "flows-b"}, "flows-a", "flows-b") == ["namespace:flows-a"]
+    assert allowed({}, "flows-a") is None
+
+
 def test_a_new_configuration_starts_the_pods_anew(tmp_path: Path) -> None:
     def checksum(values: dict[str, Any]) -> Any:
         agent = one(rendered("helm4", {**SQLITE, **values}, tmp_path), "Deployment", "-agent")

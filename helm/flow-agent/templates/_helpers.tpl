@@ -142,10 +142,11 @@ annotations:
 {{- /* What the chart knows better than a default: where Jobs may be, and as whom. */}}
 {{- $namespaces := include "flow-agent.jobNamespaces" . | fromJsonArray }}
 {{- $own := dict "namespace" (first $namespaces) "service_account" (include "flow-agent.jobServiceAccount" .) "agent_image" (include "flow-agent.image" .) }}
-{{- $further := list }}
-{{- range rest $namespaces }}{{ $further = append $further (printf "namespace:%s" .) }}{{ end }}
-{{- if $further }}{{ $_ := set $own "allow" $further }}{{ end }}
-{{- $_ := set $settings "kubernetes" (merge (dict) (default (dict) $settings.kubernetes) $own) }}
+{{- $kubernetes := merge (dict) (default (dict) $settings.kubernetes) $own }}
+{{- $allow := default (list) $kubernetes.allow }}
+{{- range without $namespaces $kubernetes.namespace }}{{ $allow = append $allow (printf "namespace:%s" .) }}{{ end }}
+{{- if $allow }}{{ $_ := set $kubernetes "allow" (uniq $allow) }}{{ end }}
+{{- $_ := set $settings "kubernetes" $kubernetes }}
 {{- end }}
 {{- toToml $settings }}
 {{- end }}
