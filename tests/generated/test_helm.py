@@ -55,6 +55,11 @@ MATRIX: dict[str, dict[str, Any]] = {
         "existingSecret": "queue",
         "autoscaling": {"enabled": True, "minReplicas": 0},
     },
+    "keda by tls": {
+        "server": {"enabled": True, "tlsSecret": "certificate", "tlsSecretCAKey": "ca.crt"},
+        "existingSecret": "queue",
+        "autoscaling": {"enabled": True, "minReplicas": 0},
+    },
     "keda without server": {"config": {"queue": "https://q"}, "autoscaling": {"enabled": True, "maxReplicas": 3}},
     "hpa": {
         **SQLITE,
@@ -252,6 +257,15 @@ def test_every_value_is_in_the_schema_and_has_its_row_in_the_table() -> None:
             {"existingSecret": "q", "existingSecretQueueKey": "url"},
             "in server.existingSecret and server.existingSecret",
         ),
+        ({"autoscaling": {"enabled": True, "minReplicas": 0}}, "which answers nobody without a token"),
+        (
+            {
+                "autoscaling": {"enabled": True, "minReplicas": 0},
+                "existingSecret": "queue",
+                "existingSecretTokenKey": "",
+            },
+            "in existingSecret and existingSecretTokenKey",
+        ),
         ({"ingress": {"enabled": True}}, "ingress.hosts is empty"),
         ({"autoscaling": {"enabled": True, "kind": "hpa", "minReplicas": 0}}, "needs KEDA"),
     ],
@@ -438,6 +452,42 @@ def test_keda_asks_the_server_where_no_agent_may_be_there(everything: Any) -> No
     assert trigger["authenticationRef"]["name"] == one(everything["keda"], "TriggerAuthentication")["metadata"]["name"]
     (trigger,) = one(everything["keda without server"], "ScaledObject")["spec"]["triggers"]
     assert trigger["metadata"]["url"] == "http://flows-flow-agent-probes.flows:8080/waiting"
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_keda_checks_the_server_by_what_agents_check_it_by(name: str, tmp_path: Path) -> None:
+    def trigger(values: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, str]], Any]:
+        objects = rendered(name, merged(MATRIX["keda by tls"], values), tmp_path)
+        (found,) = one(objects, "ScaledObject")["spec"]["triggers"]
+        given = [each for each in objects if each["kind"] == "TriggerAuthentication"]
+        assert [each["metadata"]["name"] for each in given] == [found["authenticationRef"]["name"]]
+        pod = one(objects, "Deployment", "-agent")["spec"]["template"]["spec"]
+        agents = [each["secret"] for each in pod["volumes"] if each["name"] == "authorities"]
+        env = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+        assert ("FLOW_AGENT_QUEUE_CA" in env) == bool(agents)
+        return found["metadata"], given[0]["spec"]["secretTargetRef"], agents
+
+    def authorities(secret: str, key: str) -> Any:
+        return {"secretName": secret, "defaultMode": 0o440, "items": [{"key": key, "path": "ca.pem"}]}
+
+    token = {"parameter": "token", "name": "queue", "key": "token"}
+    metadata, given, agents = trigger({})
+    assert metadata["url"].startswith("https://flows-flow-agent-server.flows:8642/waiting?")
+    assert (metadata["authMode"], "unsafeSsl" in metadata) == ("bearer", False)
+    assert given == [token, {"parameter": "ca", "name": "certificate", "key": "ca.crt"}]
+    assert agents == [authorities("certificate", "ca.crt")]
+    assert "`<release>-flow-agent-server.<namespace>`" in (CHART / "README.md").read_text()
+
+    _, given, agents = trigger({"existingSecretCAKey": "ca"})
+    assert given == [token, {"parameter": "ca", "name": "queue", "key": "ca"}]
+    assert agents == [authorities("queue", "ca")]
+
+    metadata, given, _ = trigger({"autoscaling": {"unsafeSsl": True}})
+    assert metadata["unsafeSsl"] == "true"
+    assert given == [token]
+
+    _, given, agents = trigger({"server": {"tlsSecretCAKey": ""}})
+    assert (given, agents) == ([token], [])
 
 
 # Settings

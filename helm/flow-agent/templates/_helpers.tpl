@@ -85,6 +85,17 @@ annotations:
 {{ ternary "https" "http" (ne .Values.server.tlsSecret "") }}://{{ include "flow-agent.fullname" . }}-server.{{ include "flow-agent.namespace" . }}:{{ .Values.server.service.port }}
 {{- end }}
 
+{{/* The Secret and its key with the authorities by which the server of the queue is checked, as JSON; no name: none. */}}
+{{- define "flow-agent.authorities" -}}
+{{- $found := dict }}
+{{- if and .Values.existingSecret .Values.existingSecretCAKey }}
+{{- $found = dict "name" .Values.existingSecret "key" .Values.existingSecretCAKey }}
+{{- else if and .Values.server.enabled .Values.server.tlsSecret .Values.server.tlsSecretCAKey }}
+{{- $found = dict "name" .Values.server.tlsSecret "key" .Values.server.tlsSecretCAKey }}
+{{- end }}
+{{- toJson $found }}
+{{- end }}
+
 {{/* What an agent of this release would take, as the server is asked for it. */}}
 {{- define "flow-agent.waitingQuery" -}}
 {{- $words := list }}
@@ -132,6 +143,9 @@ annotations:
 {{- end }}
 {{- if and .Values.autoscaling.enabled (eq (int .Values.autoscaling.minReplicas) 0) (or (eq .Values.autoscaling.kind "hpa") (not (or .Values.server.enabled .Values.autoscaling.url))) }}
 {{- fail "autoscaling.minReplicas is 0: that needs KEDA, and a server of this release or autoscaling.url to ask while there are no agents" }}
+{{- end }}
+{{- if and .Values.autoscaling.enabled (eq (int .Values.autoscaling.minReplicas) 0) (not .Values.autoscaling.url) (ne (toString (.Values.config.server).access) "open") (not (and .Values.existingSecret .Values.existingSecretTokenKey)) }}
+{{- fail "autoscaling.minReplicas is 0, so KEDA asks the server, which answers nobody without a token: name the Secret and its key in existingSecret and existingSecretTokenKey" }}
 {{- end }}
 {{- end }}
 
