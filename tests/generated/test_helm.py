@@ -279,6 +279,47 @@ def test_what_cannot_be_is_refused_with_the_way_out(
     assert "me:secret" not in said
 
 
+PASSWORDS = [
+    "postgresql://me:sekret@host/db",
+    "postgresql://me:sekret@host:5432,other:5432/db?sslmode=require",
+    "postgresql://:sekret@host/db",
+    "postgresql://me:sek/sekret@host/db",
+    "postgresql://me:sek?sekret@host/db",
+    "postgresql://me:12/sekret@host",
+    "postgresql://me:sek#sekret@host/db",
+    "postgresql://me:sekret@[::1]:5432/db",
+    "postgresql://host/db?user=me&password=sekret",
+    "postgresql://host/db?PASSWORD=sekret",
+    "postgresql://host/db?sslpassword=sekret",
+    "postgresql://host/db?p%61ssword=sekret",
+    "https://me:sekret@queue.example.com",
+    "host=h user=me password=sekret",
+]
+
+
+@pytest.mark.parametrize("name", HELMS)
+@pytest.mark.parametrize("url", PASSWORDS)
+def test_no_password_of_the_queue_gets_into_a_config_map(name: str, url: str, tmp_path: Path) -> None:
+    said = refused(name, {"config": {"queue": url}}, tmp_path)
+
+    assert "config.queue holds a password" in said
+    assert "sekret" not in said
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_what_only_looks_like_a_password_is_none(name: str, tmp_path: Path) -> None:
+    for url in [
+        "postgresql://me@host:5432/db",
+        "postgresql://me@one:5432,two:5433/db?target_session_attrs=read-write",
+        "postgresql://host:5432/db?user=me@company",
+        "postgresql://host/db?passfile=/etc/pgpass&application_name=a%20b",
+        "postgresql://me@[::1]:5432/db",
+        "postgresql:///db?host=/run/postgresql",
+        "https://queue.example.com:8642",
+    ]:
+        assert tomllib.loads(toml(rendered(name, {"config": {"queue": url}}, tmp_path)))["queue"] == url
+
+
 # What is rendered
 
 

@@ -106,7 +106,10 @@ annotations:
 
 {{- define "flow-agent.checks" -}}
 {{- $queue := default "" .Values.config.queue }}
-{{- if regexMatch "//[^/@]*:[^/@]*@" $queue }}
+{{- /* What has no user with a password in front of its host, even where a character of that is not quoted as it should be. */}}
+{{- $host := "(\\[[0-9A-Fa-f:.]+\\]|[^][/?#:@,]*)(:[0-9]+)?" }}
+{{- $plain := printf "^[A-Za-z0-9+.-]+://([^/?#:@]*@)?%s(,%s)*(/[^?#@]*)?([?][A-Za-z_]+=.*)?$" $host $host }}
+{{- if or (and (regexMatch "//[^@]*:[^@]*@" $queue) (not (regexMatch $plain $queue))) (regexMatch "(?i)(^|[?&;\\s])[a-z_]*(password|%[0-9a-f]{2})[^=&]*=" $queue) }}
 {{- fail "config.queue holds a password, and would stand in a ConfigMap: put the URL into a Secret, and name it in existingSecret and existingSecretQueueKey" }}
 {{- end }}
 {{- if .Values.config.queue_token }}
