@@ -266,6 +266,8 @@ def test_every_value_is_in_the_schema_and_has_its_row_in_the_table() -> None:
             },
             "in existingSecret and existingSecretTokenKey",
         ),
+        ({"podSecurityContext": {"runAsUser": 0}}, "runAsUser is 0"),
+        ({"securityContext": {"runAsUser": 0}}, "runAsUser is 0"),
         ({"ingress": {"enabled": True}}, "ingress.hosts is empty"),
         ({"autoscaling": {"enabled": True, "kind": "hpa", "minReplicas": 0}}, "needs KEDA"),
     ],
@@ -451,6 +453,14 @@ def test_agents_ask_the_server_and_the_server_the_database(name: str, tmp_path: 
     database = [{"name": "FLOW_AGENT_QUEUE", "valueFrom": key}]
     assert queues() == [[{"name": "FLOW_AGENT_QUEUE", "value": "http://flows-flow-agent-server.flows:8642"}], database]
     assert queues(queue="https://queue.example.com") == [[], database]
+
+
+def test_pods_may_run_as_root_where_both_values_say_so(tmp_path: Path) -> None:
+    wanted = {"runAsUser": 0, "runAsNonRoot": False}
+    for values in ({"podSecurityContext": wanted}, {"securityContext": wanted}):
+        for pod in pods(rendered("helm4", {**SQLITE, **values}, tmp_path)):
+            (container,) = pod["containers"]
+            assert wanted.items() <= {**pod["securityContext"], **container["securityContext"]}.items()
 
 
 def test_access_is_given_in_the_named_namespaces_and_nowhere_else(everything: Any) -> None:

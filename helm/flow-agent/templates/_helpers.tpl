@@ -138,6 +138,12 @@ annotations:
 {{- fail (printf "%s has neither minAvailable nor maxUnavailable: set one of them, or %s=null for no PodDisruptionBudget" $at $at) }}
 {{- end }}
 {{- end }}
+{{- /* By hand, since merge takes 0 and false for nothing. */}}
+{{- $context := deepCopy (default (dict) .Values.podSecurityContext) }}
+{{- range $key, $value := .Values.securityContext }}{{ $_ := set $context $key $value }}{{ end }}
+{{- if and $context.runAsNonRoot (eq (toString $context.runAsUser) "0") }}
+{{- fail "runAsUser is 0, which Kubernetes starts no pod as while runAsNonRoot is true: set runAsNonRoot to false beside it, in podSecurityContext or securityContext" }}
+{{- end }}
 {{- if and .Values.ingress.enabled (not .Values.server.enabled) }}
 {{- fail "ingress.enabled leads to the server, which server.enabled leaves out: set both" }}
 {{- end }}
