@@ -268,6 +268,32 @@ def test_every_value_is_in_the_schema_and_has_its_row_in_the_table() -> None:
         ),
         ({"podSecurityContext": {"runAsUser": 0}}, "runAsUser is 0"),
         ({"securityContext": {"runAsUser": 0}}, "runAsUser is 0"),
+        ({"config": {"probes": {"listen": ":99999"}}}, "config.probes.listen"),
+        ({"config": {"server": {"listen": ":0"}}}, "has no port from 1 to 65535"),
+        ({"config": {"server": {"listen": "8642"}}}, "is no address: expected HOST:PORT"),
+        ({"config": {"probes": None}}, "config.probes.listen"),
+        ({"config": {"server": None}}, "config.server.listen"),
+        ({"config": {"secrets": {"dir": ""}}, "secrets": ["github"]}, "config.secrets.dir, which is empty"),
+        ({"config": {"secrets": None}, "secrets": ["github"]}, "config.secrets.dir, which is empty"),
+        ({"autoscaling": {"enabled": True, "minReplicas": 11}}, "is more than autoscaling.maxReplicas"),
+        ({"server": {"enabled": False}, "config": {"queue": "sqlite:/q"}, "replicaCount": 2}, "cannot share"),
+        (
+            {"server": {"enabled": False}, "config": {"queue": "sqlite:/q"}, "autoscaling": {"enabled": True}},
+            "cannot share",
+        ),
+        ({"server": {"enabled": False}, "config": {"queue": "sqlite:queue.db"}}, "would end with it"),
+        (
+            {
+                "server": {"enabled": False},
+                "config": {"queue": "sqlite:///data/queue.db"},
+                "extraVolumes": [{"name": "data", "emptyDir": {}}],
+                "extraVolumeMounts": [{"name": "data", "mountPath": "/data"}],
+            },
+            "would end with it",
+        ),
+        ({"fullnameOverride": "9rel"}, "set fullnameOverride"),
+        ({"nameOverride": "a b", "fullnameOverride": "ab"}, "nameOverride"),
+        ({"namespaceOverride": "a.b"}, "namespaceOverride"),
         ({"ingress": {"enabled": True}}, "ingress.hosts is empty"),
         ({"autoscaling": {"enabled": True, "kind": "hpa", "minReplicas": 0}}, "needs KEDA"),
     ],
@@ -461,6 +487,83 @@ def test_pods_may_run_as_root_where_both_values_say_so(tmp_path: Path) -> None:
         for pod in pods(rendered("helm4", {**SQLITE, **values}, tmp_path)):
             (container,) = pod["containers"]
             assert wanted.items() <= {**pod["securityContext"], **container["securityContext"]}.items()
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_a_release_whose_name_no_service_may_have_is_told_so(name: str, tmp_path: Path) -> None:
+    for release in ("9rel.x", "a.flow-agent"):
+        command = [helm(name), "template", release, str(CHART), "--set", "server.enabled=true"]
+        done = run(*command)
+        assert done.returncode != 0
+        assert f'"{release}' in done.stderr
+        assert "set fullnameOverride" in done.stderr
+        done = run(*command, "--set", "fullnameOverride=rel")
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_a_queue_in_sqlite_may_be_on_a_volume_that_stays(name: str, tmp_path: Path) -> None:
+    for queue in ("sqlite:/data/queue.db", "sqlite:///data/queue.db"):
+        values = {
+            "config": {"queue": queue},
+            "extraVolumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+            "extraVolumeMounts": [{"name": "data", "mountPath": "/data"}],
+        }
+        assert tomllib.loads(toml(rendered(name, values, tmp_path)))["queue"] == queue
+
+
+@pytest.mark.parametrize("values", [SQLITE, {"config": {"queue": "https://q"}}])
+def test_the_test_of_the_release_may_ask_agents_whatever_else_may_not(values: dict[str, Any], tmp_path: Path) -> None:
+    given = {"podSelector": {"matchLabels": {"name": "prometheus"}}}
+    objects = rendered("helm4", {**values, "networkPolicy": {"enabled": True, "from": [given]}}, tmp_path)
+    test = one(objects, "Pod", "-test")["metadata"]["labels"]
+    for policy in (each for each in objects if each["kind"] == "NetworkPolicy"):
+        (rule,) = policy["spec"]["ingress"]
+        assert given in rule["from"]
+        assert [each for each in rule["from"] if each["podSelector"]["matchLabels"].items() <= test.items()]
+
+
+def nulls(keep: Any) -> dict[str, Any]:
+    """Null for each value of the chart, and for each group of ``config``, of which ``keep`` is not true."""
+    result: dict[str, Any] = {}
+    for value in generator().documented((CHART / "values.yaml").read_text()):
+        for path in [(*value.path, key) for key in value.default] if value.path == ("config",) else [value.path]:
+            if not keep(value, path):
+                result = merged(result, nested(path, None))
+    return result
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_what_is_set_to_null_is_left_out(name: str, tmp_path: Path) -> None:
+    listens = {("config", "probes"), ("config", "server")}
+    values = nulls(lambda value, path: path in listens or (value.needed and value.path != ("config",)))
+    enabled = {"enabled": True}
+    values = merged(values, {"server": enabled, "podMonitor": enabled, "networkPolicy": enabled})
+    for autoscaling in ({}, {"autoscaling": {**enabled, "kind": "keda"}}, {"autoscaling": {**enabled, "kind": "hpa"}}):
+        objects = rendered(name, merged(values, autoscaling), tmp_path)
+        assert [each for each in objects if each["kind"] == "PodMonitor"]
+        assert not [each for each in objects if each["kind"] == "PodDisruptionBudget"]
+        for pod in pods(objects):
+            assert not {"livenessProbe", "readinessProbe", "startupProbe"} & set(pod["containers"][0])
+        path = tmp_path / "objects.yaml"
+        path.write_text(yaml.safe_dump_all([each for each in objects if each["kind"] not in FOREIGN]))
+        done = run(str(installed("kubernetes-validate")), "--strict", "-k", KUBERNETES[-1], str(path))
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_what_is_needed_cannot_be_null(name: str, tmp_path: Path) -> None:
+    needed = [value.path for value in generator().documented((CHART / "values.yaml").read_text()) if value.needed]
+    assert ("replicaCount",) in needed
+    assert ("commonLabels",) not in needed
+    groups = {path[:length] for path in needed for length in range(1, len(path))} | {("config",)}
+    for paths in ([path for path in needed if path != ("config",)], [path for path in groups if len(path) == 1]):
+        values: dict[str, Any] = {}
+        for path in paths:
+            values = merged(values, nested(path, None))
+        said = refused(name, values, tmp_path)
+        assert "nil pointer" not in said
+        assert all(path[-1] in said for path in paths), said
 
 
 def test_access_is_given_in_the_named_namespaces_and_nowhere_else(everything: Any) -> None:

@@ -26,7 +26,7 @@ app.kubernetes.io/component: {{ .component }}
 {{- define "flow-agent.metadata" -}}
 labels:
   {{- include "flow-agent.labels" . | nindent 2 }}
-{{- $annotations := merge (dict) (default (dict) .annotations) .top.Values.commonAnnotations }}
+{{- $annotations := merge (dict) (default (dict) .annotations) (default (dict) .top.Values.commonAnnotations) }}
 {{- with $annotations }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -37,7 +37,7 @@ annotations:
 {{- $labels := dict "helm.sh/chart" (printf "%s-%s" .top.Chart.Name .top.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") "app.kubernetes.io/managed-by" .top.Release.Service }}
 {{- $_ := set $labels "app.kubernetes.io/version" (.top.Chart.AppVersion | trunc 63) }}
 {{- $own := include "flow-agent.selector" . | fromYaml }}
-{{- toYaml (merge (dict) $own $labels (default (dict) .labels) .top.Values.commonLabels) }}
+{{- toYaml (merge (dict) $own $labels (default (dict) .labels) (default (dict) .top.Values.commonLabels)) }}
 {{- end }}
 
 {{- define "flow-agent.image" -}}
@@ -67,22 +67,24 @@ annotations:
 {{- default (list (include "flow-agent.namespace" .)) .Values.jobNamespaces | toJson }}
 {{- end }}
 
+{{/* The port of an address: a dict of address and setting, which names it. */}}
 {{- define "flow-agent.port" -}}
-{{- $port := regexFind "[0-9]+$" . }}
-{{- if not $port }}{{ fail (printf "%q is no address: expected HOST:PORT, as :8080" .) }}{{ end }}
+{{- $port := regexFind ":[0-9]+$" .address | trimPrefix ":" }}
+{{- if not $port }}{{ fail (printf "%s %q is no address: expected HOST:PORT, as :8080" .setting .address) }}{{ end }}
+{{- if or (lt (atoi $port) 1) (gt (atoi $port) 65535) }}{{ fail (printf "%s %q has no port from 1 to 65535" .setting .address) }}{{ end }}
 {{- $port }}
 {{- end }}
 
 {{- define "flow-agent.probesPort" -}}
-{{- include "flow-agent.port" ((.Values.config.probes).listen | default "") }}
+{{- include "flow-agent.port" (dict "setting" "config.probes.listen" "address" ((.Values.config.probes).listen | default "")) }}
 {{- end }}
 
 {{- define "flow-agent.serverPort" -}}
-{{- include "flow-agent.port" ((.Values.config.server).listen | default "") }}
+{{- include "flow-agent.port" (dict "setting" "config.server.listen" "address" ((.Values.config.server).listen | default "")) }}
 {{- end }}
 
 {{- define "flow-agent.serverURL" -}}
-{{ ternary "https" "http" (ne .Values.server.tlsSecret "") }}://{{ include "flow-agent.fullname" . }}-server.{{ include "flow-agent.namespace" . }}:{{ .Values.server.service.port }}
+{{ ternary "http" "https" (empty .Values.server.tlsSecret) }}://{{ include "flow-agent.fullname" . }}-server.{{ include "flow-agent.namespace" . }}:{{ .Values.server.service.port }}
 {{- end }}
 
 {{/* The Secret and its key with the authorities by which the server of the queue is checked, as JSON; no name: none. */}}
@@ -105,6 +107,13 @@ annotations:
 {{- end }}
 
 {{- define "flow-agent.checks" -}}
+{{- $name := include "flow-agent.fullname" . }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) }}
+{{- fail (printf "%q, by which this release's objects are named, cannot name a Service: set fullnameOverride to small letters, digits and -, with a letter first" $name) }}
+{{- end }}
+{{- if not (regexMatch "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$" (include "flow-agent.name" .)) }}
+{{- fail (printf "nameOverride %q cannot be the value of a label: expected letters, digits, -, _ and ., a letter or digit first and last" .Values.nameOverride) }}
+{{- end }}
 {{- $queue := default "" .Values.config.queue }}
 {{- /* What has no user with a password in front of its host, even where a character of that is not quoted as it should be. */}}
 {{- $host := "(\\[[0-9A-Fa-f:.]+\\]|[^][/?#:@,]*)(:[0-9]+)?" }}
@@ -118,6 +127,27 @@ annotations:
 {{- $keyed := and .Values.existingSecret .Values.existingSecretQueueKey }}
 {{- if not (or .Values.server.enabled $queue $keyed) }}
 {{- fail "no queue is named, and one in the pod would end with it: set server.enabled, config.queue, or existingSecret with existingSecretQueueKey" }}
+{{- end }}
+{{- if and (hasPrefix "sqlite:" $queue) (not .Values.server.enabled) (not $keyed) }}
+{{- if or .Values.autoscaling.enabled (gt (int .Values.replicaCount) 1) }}
+{{- fail "config.queue is in SQLite, which agents in several pods cannot share: set server.enabled, or name a queue in PostgreSQL" }}
+{{- end }}
+{{- $lost := list }}
+{{- range .Values.extraVolumes }}{{ if hasKey . "emptyDir" }}{{ $lost = append $lost .name }}{{ end }}{{ end }}
+{{- $kept := false }}
+{{- $file := $queue | trimPrefix "sqlite:" | trimPrefix "//" }}
+{{- range .Values.extraVolumeMounts }}
+{{- if and (hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) $file) (not (has .name $lost)) }}{{ $kept = true }}{{ end }}
+{{- end }}
+{{- if not $kept }}
+{{- fail "config.queue is a file in the pod, which would end with it: set server.enabled, or mount a volume that stays below its path (extraVolumes and extraVolumeMounts)" }}
+{{- end }}
+{{- end }}
+{{- if and .Values.secrets (not (.Values.config.secrets).dir) }}
+{{- fail "secrets names Secrets whose keys become files in config.secrets.dir, which is empty: set it to a folder" }}
+{{- end }}
+{{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) }}
+{{- fail "autoscaling.minReplicas is more than autoscaling.maxReplicas: raise the latter" }}
 {{- end }}
 {{- if and .Values.server.enabled $keyed }}
 {{- fail "server.enabled and existingSecretQueueKey are set, so agents would pass by the server, which has a queue of its own: for a server in front of that queue, name the Secret of its URL in server.existingSecret and server.existingSecretKey instead; for agents without a server, leave server.enabled out" }}
@@ -177,8 +207,19 @@ annotations:
 {{- define "flow-agent.container" -}}
 image: {{ include "flow-agent.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{- with .Values.securityContext }}
 securityContext:
-  {{- toYaml .Values.securityContext | nindent 2 }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* A probe: a dict of name, get (what it asks) and how (how often); nothing of the latter: none. */}}
+{{- define "flow-agent.probe" -}}
+{{- if .how -}}
+{{ .name }}:
+  httpGet: {{ .get }}
+  {{- toYaml .how | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* What all pods have in common. */}}
@@ -187,6 +228,8 @@ securityContext:
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with .Values.podSecurityContext }}
 securityContext:
-  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
