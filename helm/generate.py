@@ -53,6 +53,12 @@ class Value:
     default: Any
     schema: Mapping[str, Any]
 
+    @property
+    def needed(self) -> bool:
+        """Whether something must stand there: Helm takes away what is set to null, and templates want a number, say."""
+        may_be_empty = isinstance(self.default, str | list | dict) and not {"minLength", "enum"} & set(self.schema)
+        return not may_be_empty or self.path == ("config",)
+
 
 def documented(text: str) -> Iterator[Value]:
     """The values that ``text`` documents, in order.
@@ -140,9 +146,18 @@ def schema(values: list[Value]) -> str:
         node = root
         for part in value.path[:-1]:
             empty = {"type": "object", "additionalProperties": False, "properties": {}}
+            _need(node, part)
             node = node["properties"].setdefault(part, empty)
         node["properties"][value.path[-1]] = value.schema
+        if value.needed:
+            _need(node, value.path[-1])
     return json.dumps(root, indent=1) + "\n"
+
+
+def _need(node: dict[str, Any], name: str) -> None:
+    needed = node.setdefault("required", [])
+    if name not in needed:
+        needed.append(name)
 
 
 def table(values: list[Value]) -> str:

@@ -55,6 +55,11 @@ MATRIX: dict[str, dict[str, Any]] = {
         "existingSecret": "queue",
         "autoscaling": {"enabled": True, "minReplicas": 0},
     },
+    "keda by tls": {
+        "server": {"enabled": True, "tlsSecret": "certificate", "tlsSecretCAKey": "ca.crt"},
+        "existingSecret": "queue",
+        "autoscaling": {"enabled": True, "minReplicas": 0},
+    },
     "keda without server": {"config": {"queue": "https://q"}, "autoscaling": {"enabled": True, "maxReplicas": 3}},
     "hpa": {
         **SQLITE,
@@ -240,6 +245,55 @@ def test_every_value_is_in_the_schema_and_has_its_row_in_the_table() -> None:
         ({"autoscaling": {"kind": "magic"}}, "kind"),
         ({"server": {"enabled": False}}, "no queue is named"),
         ({"server": {"enabled": True, "replicaCount": 2}}, "needs a queue in PostgreSQL"),
+        ({"podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 2}}, "podDisruptionBudget has minAvailable and"),
+        (
+            {"server": {"enabled": True, "podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}}},
+            "server.podDisruptionBudget has minAvailable and",
+        ),
+        ({"podDisruptionBudget": {"maxUnavailable": None, "unhealthyPodEvictionPolicy": "AlwaysAllow"}}, "has neither"),
+        ({"config": {"queue": "postgresql://me@host/db"}}, "name it in server.existingSecret"),
+        ({"config": {"queue": "sqlite:/srv/queue.db"}}, "name it in server.existingSecret"),
+        (
+            {"existingSecret": "q", "existingSecretQueueKey": "url"},
+            "in server.existingSecret and server.existingSecret",
+        ),
+        ({"autoscaling": {"enabled": True, "minReplicas": 0}}, "which answers nobody without a token"),
+        (
+            {
+                "autoscaling": {"enabled": True, "minReplicas": 0},
+                "existingSecret": "queue",
+                "existingSecretTokenKey": "",
+            },
+            "in existingSecret and existingSecretTokenKey",
+        ),
+        ({"podSecurityContext": {"runAsUser": 0}}, "runAsUser is 0"),
+        ({"securityContext": {"runAsUser": 0}}, "runAsUser is 0"),
+        ({"config": {"probes": {"listen": ":99999"}}}, "config.probes.listen"),
+        ({"config": {"server": {"listen": ":0"}}}, "has no port from 1 to 65535"),
+        ({"config": {"server": {"listen": "8642"}}}, "is no address: expected HOST:PORT"),
+        ({"config": {"probes": None}}, "config.probes.listen"),
+        ({"config": {"server": None}}, "config.server.listen"),
+        ({"config": {"secrets": {"dir": ""}}, "secrets": ["github"]}, "config.secrets.dir, which is empty"),
+        ({"config": {"secrets": None}, "secrets": ["github"]}, "config.secrets.dir, which is empty"),
+        ({"autoscaling": {"enabled": True, "minReplicas": 11}}, "is more than autoscaling.maxReplicas"),
+        ({"server": {"enabled": False}, "config": {"queue": "sqlite:/q"}, "replicaCount": 2}, "cannot share"),
+        (
+            {"server": {"enabled": False}, "config": {"queue": "sqlite:/q"}, "autoscaling": {"enabled": True}},
+            "cannot share",
+        ),
+        ({"server": {"enabled": False}, "config": {"queue": "sqlite:queue.db"}}, "would end with it"),
+        (
+            {
+                "server": {"enabled": False},
+                "config": {"queue": "sqlite:///data/queue.db"},
+                "extraVolumes": [{"name": "data", "emptyDir": {}}],
+                "extraVolumeMounts": [{"name": "data", "mountPath": "/data"}],
+            },
+            "would end with it",
+        ),
+        ({"fullnameOverride": "9rel"}, "set fullnameOverride"),
+        ({"nameOverride": "a b", "fullnameOverride": "ab"}, "nameOverride"),
+        ({"namespaceOverride": "a.b"}, "namespaceOverride"),
         ({"ingress": {"enabled": True}}, "ingress.hosts is empty"),
         ({"autoscaling": {"enabled": True, "kind": "hpa", "minReplicas": 0}}, "needs KEDA"),
     ],
@@ -251,6 +305,47 @@ def test_what_cannot_be_is_refused_with_the_way_out(
 
     assert words in said
     assert "me:secret" not in said
+
+
+PASSWORDS = [
+    "postgresql://me:sekret@host/db",
+    "postgresql://me:sekret@host:5432,other:5432/db?sslmode=require",
+    "postgresql://:sekret@host/db",
+    "postgresql://me:sek/sekret@host/db",
+    "postgresql://me:sek?sekret@host/db",
+    "postgresql://me:12/sekret@host",
+    "postgresql://me:sek#sekret@host/db",
+    "postgresql://me:sekret@[::1]:5432/db",
+    "postgresql://host/db?user=me&password=sekret",
+    "postgresql://host/db?PASSWORD=sekret",
+    "postgresql://host/db?sslpassword=sekret",
+    "postgresql://host/db?p%61ssword=sekret",
+    "https://me:sekret@queue.example.com",
+    "host=h user=me password=sekret",
+]
+
+
+@pytest.mark.parametrize("name", HELMS)
+@pytest.mark.parametrize("url", PASSWORDS)
+def test_no_password_of_the_queue_gets_into_a_config_map(name: str, url: str, tmp_path: Path) -> None:
+    said = refused(name, {"config": {"queue": url}}, tmp_path)
+
+    assert "config.queue holds a password" in said
+    assert "sekret" not in said
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_what_only_looks_like_a_password_is_none(name: str, tmp_path: Path) -> None:
+    for url in [
+        "postgresql://me@host:5432/db",
+        "postgresql://me@one:5432,two:5433/db?target_session_attrs=read-write",
+        "postgresql://host:5432/db?user=me@company",
+        "postgresql://host/db?passfile=/etc/pgpass&application_name=a%20b",
+        "postgresql://me@[::1]:5432/db",
+        "postgresql:///db?host=/run/postgresql",
+        "https://queue.example.com:8642",
+    ]:
+        assert tomllib.loads(toml(rendered(name, {"config": {"queue": url}}, tmp_path)))["queue"] == url
 
 
 # What is rendered
@@ -345,6 +440,132 @@ def test_volumes_and_selectors_lead_to_what_is_there(case: str, everything: Any)
             assert "replicas" not in one(objects, "Deployment", "-agent")["spec"]
 
 
+@pytest.mark.parametrize("case", MATRIX)
+def test_a_disruption_budget_has_one_of_the_two_that_exclude_each_other(case: str, everything: Any) -> None:
+    for each in everything[case]:
+        if each["kind"] == "PodDisruptionBudget":
+            assert len({"minAvailable", "maxUnavailable"} & set(each["spec"])) == 1
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_min_available_replaces_the_default_budget_and_null_leaves_it_out(name: str, tmp_path: Path) -> None:
+    def budgets(spec: Any) -> list[dict[str, Any]]:
+        objects = rendered(name, {**SQLITE, "podDisruptionBudget": spec}, tmp_path)
+        found = [each["spec"] for each in objects if each["kind"] == "PodDisruptionBudget"]
+        return [{key: value for key, value in each.items() if key != "selector"} for each in found]
+
+    assert budgets({}) == [{"maxUnavailable": 1}]
+    assert budgets({"minAvailable": 1}) == [{"minAvailable": 1}]
+    assert budgets({"minAvailable": 0}) == [{"minAvailable": 0}]
+    assert budgets({"maxUnavailable": "30%"}) == [{"maxUnavailable": "30%"}]
+    assert budgets({"maxUnavailable": None}) == []
+    assert budgets(None) == []
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_agents_ask_the_server_and_the_server_the_database(name: str, tmp_path: Path) -> None:
+    def queues(**config: str) -> list[Any]:
+        values = {"server": {"enabled": True, "existingSecret": "database"}, "config": config}
+        objects = rendered(name, values, tmp_path)
+        found = []
+        for ending in ("-agent", "-server"):
+            pod = one(objects, "Deployment", ending)["spec"]["template"]["spec"]
+            env = pod["containers"][0]["env"]
+            found.append([each for each in env if each["name"] == "FLOW_AGENT_QUEUE"])
+        assert tomllib.loads(toml(objects)).get("queue") == config.get("queue")
+        return found
+
+    key = {"secretKeyRef": {"name": "database", "key": "queue"}}
+    database = [{"name": "FLOW_AGENT_QUEUE", "valueFrom": key}]
+    assert queues() == [[{"name": "FLOW_AGENT_QUEUE", "value": "http://flows-flow-agent-server.flows:8642"}], database]
+    assert queues(queue="https://queue.example.com") == [[], database]
+
+
+def test_pods_may_run_as_root_where_both_values_say_so(tmp_path: Path) -> None:
+    wanted = {"runAsUser": 0, "runAsNonRoot": False}
+    for values in ({"podSecurityContext": wanted}, {"securityContext": wanted}):
+        for pod in pods(rendered("helm4", {**SQLITE, **values}, tmp_path)):
+            (container,) = pod["containers"]
+            assert wanted.items() <= {**pod["securityContext"], **container["securityContext"]}.items()
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_a_release_whose_name_no_service_may_have_is_told_so(name: str, tmp_path: Path) -> None:
+    for release in ("9rel.x", "a.flow-agent"):
+        command = [helm(name), "template", release, str(CHART), "--set", "server.enabled=true"]
+        done = run(*command)
+        assert done.returncode != 0
+        assert f'"{release}' in done.stderr
+        assert "set fullnameOverride" in done.stderr
+        done = run(*command, "--set", "fullnameOverride=rel")
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_a_queue_in_sqlite_may_be_on_a_volume_that_stays(name: str, tmp_path: Path) -> None:
+    for queue in ("sqlite:/data/queue.db", "sqlite:///data/queue.db"):
+        values = {
+            "config": {"queue": queue},
+            "extraVolumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+            "extraVolumeMounts": [{"name": "data", "mountPath": "/data"}],
+        }
+        assert tomllib.loads(toml(rendered(name, values, tmp_path)))["queue"] == queue
+
+
+@pytest.mark.parametrize("values", [SQLITE, {"config": {"queue": "https://q"}}])
+def test_the_test_of_the_release_may_ask_agents_whatever_else_may_not(values: dict[str, Any], tmp_path: Path) -> None:
+    given = {"podSelector": {"matchLabels": {"name": "prometheus"}}}
+    objects = rendered("helm4", {**values, "networkPolicy": {"enabled": True, "from": [given]}}, tmp_path)
+    test = one(objects, "Pod", "-test")["metadata"]["labels"]
+    for policy in (each for each in objects if each["kind"] == "NetworkPolicy"):
+        (rule,) = policy["spec"]["ingress"]
+        assert given in rule["from"]
+        assert [each for each in rule["from"] if each["podSelector"]["matchLabels"].items() <= test.items()]
+
+
+def nulls(keep: Any) -> dict[str, Any]:
+    """Null for each value of the chart, and for each group of ``config``, of which ``keep`` is not true."""
+    result: dict[str, Any] = {}
+    for value in generator().documented((CHART / "values.yaml").read_text()):
+        for path in [(*value.path, key) for key in value.default] if value.path == ("config",) else [value.path]:
+            if not keep(value, path):
+                result = merged(result, nested(path, None))
+    return result
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_what_is_set_to_null_is_left_out(name: str, tmp_path: Path) -> None:
+    listens = {("config", "probes"), ("config", "server")}
+    values = nulls(lambda value, path: path in listens or (value.needed and value.path != ("config",)))
+    enabled = {"enabled": True}
+    values = merged(values, {"server": enabled, "podMonitor": enabled, "networkPolicy": enabled})
+    for autoscaling in ({}, {"autoscaling": {**enabled, "kind": "keda"}}, {"autoscaling": {**enabled, "kind": "hpa"}}):
+        objects = rendered(name, merged(values, autoscaling), tmp_path)
+        assert [each for each in objects if each["kind"] == "PodMonitor"]
+        assert not [each for each in objects if each["kind"] == "PodDisruptionBudget"]
+        for pod in pods(objects):
+            assert not {"livenessProbe", "readinessProbe", "startupProbe"} & set(pod["containers"][0])
+        path = tmp_path / "objects.yaml"
+        path.write_text(yaml.safe_dump_all([each for each in objects if each["kind"] not in FOREIGN]))
+        done = run(str(installed("kubernetes-validate")), "--strict", "-k", KUBERNETES[-1], str(path))
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_what_is_needed_cannot_be_null(name: str, tmp_path: Path) -> None:
+    needed = [value.path for value in generator().documented((CHART / "values.yaml").read_text()) if value.needed]
+    assert ("replicaCount",) in needed
+    assert ("commonLabels",) not in needed
+    groups = {path[:length] for path in needed for length in range(1, len(path))} | {("config",)}
+    for paths in ([path for path in needed if path != ("config",)], [path for path in groups if len(path) == 1]):
+        values: dict[str, Any] = {}
+        for path in paths:
+            values = merged(values, nested(path, None))
+        said = refused(name, values, tmp_path)
+        assert "nil pointer" not in said
+        assert all(path[-1] in said for path in paths), said
+
+
 def test_access_is_given_in_the_named_namespaces_and_nowhere_else(everything: Any) -> None:
     objects = everything["namespaces"]
     for kind in ("Role", "RoleBinding"):
@@ -385,6 +606,42 @@ def test_keda_asks_the_server_where_no_agent_may_be_there(everything: Any) -> No
     assert trigger["authenticationRef"]["name"] == one(everything["keda"], "TriggerAuthentication")["metadata"]["name"]
     (trigger,) = one(everything["keda without server"], "ScaledObject")["spec"]["triggers"]
     assert trigger["metadata"]["url"] == "http://flows-flow-agent-probes.flows:8080/waiting"
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_keda_checks_the_server_by_what_agents_check_it_by(name: str, tmp_path: Path) -> None:
+    def trigger(values: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, str]], Any]:
+        objects = rendered(name, merged(MATRIX["keda by tls"], values), tmp_path)
+        (found,) = one(objects, "ScaledObject")["spec"]["triggers"]
+        given = [each for each in objects if each["kind"] == "TriggerAuthentication"]
+        assert [each["metadata"]["name"] for each in given] == [found["authenticationRef"]["name"]]
+        pod = one(objects, "Deployment", "-agent")["spec"]["template"]["spec"]
+        agents = [each["secret"] for each in pod["volumes"] if each["name"] == "authorities"]
+        env = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+        assert ("FLOW_AGENT_QUEUE_CA" in env) == bool(agents)
+        return found["metadata"], given[0]["spec"]["secretTargetRef"], agents
+
+    def authorities(secret: str, key: str) -> Any:
+        return {"secretName": secret, "defaultMode": 0o440, "items": [{"key": key, "path": "ca.pem"}]}
+
+    token = {"parameter": "token", "name": "queue", "key": "token"}
+    metadata, given, agents = trigger({})
+    assert metadata["url"].startswith("https://flows-flow-agent-server.flows:8642/waiting?")
+    assert (metadata["authMode"], "unsafeSsl" in metadata) == ("bearer", False)
+    assert given == [token, {"parameter": "ca", "name": "certificate", "key": "ca.crt"}]
+    assert agents == [authorities("certificate", "ca.crt")]
+    assert "`<release>-flow-agent-server.<namespace>`" in (CHART / "README.md").read_text()
+
+    _, given, agents = trigger({"existingSecretCAKey": "ca"})
+    assert given == [token, {"parameter": "ca", "name": "queue", "key": "ca"}]
+    assert agents == [authorities("queue", "ca")]
+
+    metadata, given, _ = trigger({"autoscaling": {"unsafeSsl": True}})
+    assert metadata["unsafeSsl"] == "true"
+    assert given == [token]
+
+    _, given, agents = trigger({"server": {"tlsSecretCAKey": ""}})
+    assert (given, agents) == ([token], [])
 
 
 # Settings
@@ -470,6 +727,19 @@ def test_jobs_are_made_where_the_chart_gives_access_and_as_its_own_account(every
     given = {"config": {"kubernetes": {"service_account": "mine", "image": "python:3.13-slim"}}}
     found = tomllib.loads(toml(rendered("helm4", {**SQLITE, **given}, tmp_path)))["kubernetes"]
     assert (found["service_account"], found["image"], found["namespace"]) == ("mine", "python:3.13-slim", "flows")
+
+
+@pytest.mark.parametrize("name", HELMS)
+def test_what_runs_may_ask_for_is_added_to_the_namespaces_of_jobs(name: str, tmp_path: Path) -> None:
+    def allowed(kubernetes: Any, *namespaces: str) -> Any:
+        values = {**SQLITE, "jobNamespaces": list(namespaces), "config": {"kubernetes": kubernetes}}
+        return tomllib.loads(toml(rendered(name, values, tmp_path)))["kubernetes"].get("allow")
+
+    mine = ["host_network", "namespace:flows-c", "namespace:elsewhere"]
+    assert allowed({"allow": mine}, "flows-a", "flows-b", "flows-c") == [*mine, "namespace:flows-b"]
+    assert allowed({"allow": mine}) == mine
+    assert allowed({"namespace": "flows-b"}, "flows-a", "flows-b") == ["namespace:flows-a"]
+    assert allowed({}, "flows-a") is None
 
 
 def test_a_new_configuration_starts_the_pods_anew(tmp_path: Path) -> None:
