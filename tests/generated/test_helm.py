@@ -599,7 +599,7 @@ def test_keda_asks_the_server_where_no_agent_may_be_there(everything: Any) -> No
     assert scaled["minReplicaCount"] == 0
     assert trigger["metadata"] == {
         "url": "http://flows-flow-agent-server.flows:8642/waiting?launcher=kubernetes&label=eu+gpu",
-        "valueLocation": "waiting",
+        "valueLocation": "work",
         "targetValue": "100",
         "authMode": "bearer",
     }
@@ -626,7 +626,7 @@ def test_keda_checks_the_server_by_what_agents_check_it_by(name: str, tmp_path: 
 
     token = {"parameter": "token", "name": "queue", "key": "token"}
     metadata, given, agents = trigger({})
-    assert metadata["url"].startswith("https://flows-flow-agent-server.flows:8642/waiting?")
+    assert metadata["url"] == "https://flows-flow-agent-server.flows:8642/waiting?launcher=kubernetes&label="
     assert (metadata["authMode"], "unsafeSsl" in metadata) == ("bearer", False)
     assert given == [token, {"parameter": "ca", "name": "certificate", "key": "ca.crt"}]
     assert agents == [authorities("certificate", "ca.crt")]

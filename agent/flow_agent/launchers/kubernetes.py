@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +31,7 @@ from flow_agent.launchers.kubernetes_allow import refuse
 from flow_agent.launchers.kubernetes_held import Held, Jobs
 from flow_agent.launchers.kubernetes_log import PodLog
 from flow_agent.launchers.kubernetes_stop import Remains, Stop
+from flow_agent.launchers.kubernetes_watch import Sight
 from flow_agent.model import Ending, LaunchSpec
 from flow_agent.ports import Sink
 
@@ -134,12 +135,14 @@ class KubernetesLauncher:
             return Ending(signal=9, ended_by="stop")
         while True:
             seen = ends.state(held.sight)
+            if seen == "ended":  # of Job and pod, the Job may be told of first
+                await self._settled(held, lambda sight: sight.pod is not None or sight.job_gone or sight.pod_gone)
             if held.sight.pod is not None:
                 await self._read(held, log, sink, follow=seen == "runs")
             if log.over or seen == "ended":
                 break
         if not held.stopped and (not log.over or (log.exit or {}).get("ended_by") == "stop"):
-            await self._settled(held)
+            await self._settled(held, ends.told)
         if not log.over:
             words = ends.container(held.sight.pod).get("state", {}).get("terminated", {}).get("message")
             log.last_words(words or "")
@@ -198,19 +201,16 @@ class KubernetesLauncher:
             return ends.state(held.sight) == "ended" if follow else anyio.current_time() >= until
 
         try:
-            await retry.reached(lasting(once), lambda wait, error: events.cluster_waits(held.ref, wait, error), enough)
+            await retry.reached(lasting(once), partial(events.cluster_waits, held.ref), enough)
         except ClusterError as error:
             if not follow:
                 await log.unread(str(error), sink)
             elif ends.state(held.sight) != "ended":
                 raise LaunchError(f"the output of the attempt cannot be read: {error}", hint=error.hint) from error
 
-    @staticmethod
-    async def _ends_soon(held: Held) -> bool:
+    async def _ends_soon(self, held: Held) -> bool:
         """Whether the watch tells of the end of the container, whose output has ended."""
-        with anyio.move_on_after(SETTLED):
-            while ends.state(held.sight) == "runs":
-                await held.sight.changed.wait()
+        await self._settled(held, lambda sight: ends.state(sight) != "runs")
         return ends.state(held.sight) == "ended"
 
     async def _cut_when_dead(self, held: Held, scope: anyio.CancelScope) -> None:
@@ -230,10 +230,10 @@ class KubernetesLauncher:
             await shaken.wait()
             scope.cancel()
 
-    async def _settled(self, held: Held) -> None:
+    async def _settled(self, held: Held, told: Callable[[Sight], bool]) -> None:
         """Wait a little for what the cluster says of the end: of Job and pod one after the other, in any order."""
         with anyio.move_on_after(SETTLED):
-            while not ends.told(held.sight):
+            while not told(held.sight):
                 await held.sight.changed.wait()
 
     def _judged(self, held: Held, log: PodLog) -> Ending:

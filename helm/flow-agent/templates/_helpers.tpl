@@ -102,7 +102,7 @@ annotations:
 {{- define "flow-agent.waitingQuery" -}}
 {{- $words := list }}
 {{- range (.Values.config.agent).launchers }}{{ $words = append $words (printf "launcher=%s" (urlquery .)) }}{{ end }}
-{{- range (.Values.config.agent).labels }}{{ $words = append $words (printf "label=%s" (urlquery .)) }}{{ end }}
+{{- range (.Values.config.agent).labels | default (list "") }}{{ $words = append $words (printf "label=%s" (urlquery .)) }}{{ end }}
 {{- with $words }}?{{ join "&" . }}{{ end }}
 {{- end }}
 
