@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
+from flow_agent import events
 from flow_agent.errors import CloudError, LaunchError
 from flow_agent.launchers import ecs_tasks
 from flow_agent.launchers.ecs import ECSLauncher, open_launcher
@@ -340,3 +341,78 @@ async def test_without_credentials_the_launcher_says_so(ecs: Ecs) -> None:
     with pytest.raises(CloudError, match="asking AWS whose credentials these are"):
         async with attempts_of(ecs):
             pass
+
+
+DENIED = (400, "AccessDeniedException", "User is not authorized to do this")
+
+
+async def test_a_log_that_may_not_be_read_for_a_while_is_waited_for_and_that_is_told_once(
+    ecs: Ecs, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(events, "cloud_waits", lambda what, wait, error: told.append(str(error)))
+    ecs.faults["GetLogEvents"] = [DENIED] * 4
+    attempt = await attempts(flows.prints_and_returns)
+    ending = await attempt.end(within=60)
+    assert (ending.code, attempt.texts) == (0, ["one", "two"])
+    assert len([each for each in told if "not authorized" in each]) == 1
+
+
+async def test_a_log_that_may_never_be_read_leaves_the_exit_code_and_says_that_lines_are_missing(
+    ecs: Ecs, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flow_agent.launchers.ecs.UNREAD", 1.0)
+    ecs.faults["GetLogEvents"] = [DENIED] * 1_000
+    good = await attempts(flows.prints_and_returns)
+    ending = await good.end(within=60)
+    assert (ending.receipt, ending.stored) == ({"ok": True}, {"result": None})
+    assert ["lines are missing here: the log of its task cannot be read" in text for text in good.texts] == [True]
+    bad = await (await attempts(flows.exits, given={"code": 7})).end(within=60)
+    assert (bad.code, bad.lost) == (7, None)
+    assert "not authorized" in bad.tail
+
+
+async def test_a_task_that_may_not_be_looked_at_is_waited_for_and_that_is_told_once(
+    ecs: Ecs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(events, "cloud_waits", lambda what, wait, error: told.append((what, str(error))))
+    async with attempts_of(ecs) as first:
+        attempt = await first(flows.sleeps, given={"seconds": 2.0})
+        first.launcher.hand_over(attempt.ref)
+    for action in ("ListTasks", "DescribeTasks", "DescribeTaskDefinition"):
+        ecs.faults[action] = [DENIED] * 2
+    async with attempts_of(ecs) as second:
+        ending = await Launched(second.launcher, attempt.ref).end(within=60)
+        assert ending.code == 0
+        ecs.faults["DescribeTasks"] = [DENIED] * 5
+        assert (await (await second(flows.prints_and_returns)).end(within=60)).code == 0
+    assert len([what for what, error in told if "not authorized" in error and what.startswith("tasks in")]) == 1
+    assert len([what for what, error in told if "not authorized" in error and what == attempt.ref]) <= 3
+
+
+async def test_a_task_whose_definition_was_deregistered_is_followed_all_the_same(ecs: Ecs) -> None:
+    async with attempts_of(ecs) as first:
+        attempt = await first(flows.sleeps, given={"seconds": 2.0})
+        first.launcher.hand_over(attempt.ref)
+    (arn,) = ecs.ask("ecs.ListTaskDefinitions")["taskDefinitionArns"]
+    ecs.ask("ecs.DeregisterTaskDefinition", taskDefinition=arn)
+    async with attempts_of(ecs) as second:
+        later = Launched(second.launcher, attempt.ref)
+        ending = await later.end(within=60)
+    assert (ending.code, later.texts) == (0, ["asleep"])
+
+
+async def test_a_task_that_may_not_be_looked_at_is_not_given_up_for_not_starting(ecs: Ecs) -> None:
+    ecs.faults["DescribeTasks"] = [DENIED] * 12
+    async with attempts_of(ecs, pending=1.0) as attempts:
+        attempt = await attempts(flows.prints_and_returns)
+        ending = await attempt.end(within=60)
+    assert (ending.code, attempt.texts) == (0, ["one", "two"])
+
+
+async def test_a_task_whose_cluster_is_gone_is_lost(ecs: Ecs, attempts: Attempts) -> None:
+    ecs.script = {"status": "RUNNING"}
+    attempt = await attempts(flows.prints_and_returns)
+    ecs.faults["DescribeTasks"] = [(400, "ClusterNotFoundException", "Cluster not found.")] * 1_000
+    assert "ECS knows nothing of its task any more" in ((await attempt.end(within=60)).lost or "")

@@ -41,6 +41,8 @@ SOON, LATE = 0.5, 10.0
 """Seconds between two looks at a log, while there is something new in it, and at most."""
 BEHIND = 30.0
 """Seconds after the end of a task for which its log may still be on its way."""
+UNREAD = 60.0
+"""The same, where we may not read it."""
 UNHEARD = "no log group is configured (ecs.log_group): what the flow writes is not seen, nor where its result lies"
 
 
@@ -168,7 +170,10 @@ class ECSLauncher:
         if log.failed is not None and not held.stopped:
             raise LaunchError(str(log.failed.get("detail", "")), reason=_reason(log.failed.get("reason")))
         if told is None:
-            return ends.ending(held.task, held.name, stopped=held.stopped, tail=log.tail, said=log.said, heard=True)
+            heard = log.unread is None
+            if not heard:
+                await log.miss(f"the log of its task cannot be read: {log.unread}", sink)
+            return ends.ending(held.task, held.name, stopped=held.stopped, tail=log.tail, said=log.said, heard=heard)
         return ends.corrected(ending_of(told), held.task, held.name, stopped=held.stopped)
 
     async def _begun(self, held: Held) -> bool:
@@ -187,7 +192,9 @@ class ECSLauncher:
             changed = held.changed
             with anyio.move_on_after(until - anyio.current_time() if held.task is not None else None) as scope:
                 await changed.wait()
-            if scope.cancelled_caught and not held.stopped:
+            if scope.cancelled_caught and held.cluster in self.tasks.blind:
+                until = anyio.current_time() + self._pending  # it may have begun long ago
+            elif scope.cancelled_caught and not held.stopped:
                 await self.tasks.stop(held)
                 raise LaunchError(
                     f"its task did not start within {self._pending:g} s (ecs.pending): it is"
@@ -197,28 +204,36 @@ class ECSLauncher:
         return True
 
     async def _read(self, held: Held, log: TaskLog, sink: Sink) -> None:
-        """Hand over what the task writes, until its last word, or until no more can come.
-
-        Raises LaunchError: the log cannot be read.
-        """
-        pause, until = SOON, None
+        """Hand over what the task writes, until its last word, or until no more can come; ``log.unread`` if that cannot
+        be told, because the log cannot be read."""
+        pause, ended = SOON, None
         while True:
-            seen = ends.state(held.task)
-            if seen == "ended" and until is None:
-                until = anyio.current_time() + BEHIND
-            try:
-                found = await retry.reached(
-                    lambda: log.read(sink), lambda wait, error: events.cloud_waits(held.ref, wait, error)
-                )
-            except CloudError as error:
-                raise LaunchError(f"the log of its task cannot be read: {error}", hint=error.hint) from error
+            if ends.state(held.task) == "ended" and ended is None:
+                ended = anyio.current_time()
+            found = await self._look(held, log, sink)
             silent = (held.task or {}).get("stopCode") == "TaskFailedToStart" or held.stopped
-            if log.over or (until is not None and (anyio.current_time() > until or silent)):
+            behind = UNREAD if log.unread else BEHIND
+            if log.over or (ended is not None and (silent or anyio.current_time() > ended + behind)):
                 return
-            pause = SOON if found or until is not None else min(LATE, pause * 1.5)
+            pause = SOON if found or ended is not None else min(LATE, pause * 1.5)
             changed = held.changed
             with anyio.move_on_after(pause):
                 await changed.wait()
+
+    @staticmethod
+    async def _look(held: Held, log: TaskLog, sink: Sink) -> int:
+        """How much was new in the log. That we may not read it is told once: the flow goes on all the same."""
+        try:
+            found = await retry.reached(
+                lambda: log.read(sink), lambda wait, error: events.cloud_waits(held.ref, wait, error)
+            )
+        except CloudError as error:
+            if log.unread is None:
+                events.cloud_waits(held.ref, SOON, error)
+            log.unread = error
+            return 0
+        log.unread = None
+        return found
 
     async def _unheard(self, held: Held, sink: Sink, *, attempt: int, after: int) -> Ending:
         if after == 0:

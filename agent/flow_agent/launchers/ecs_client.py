@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+from flow_agent import events, retry
 from flow_agent.errors import CloudError, SecretNotFound, StoreError
 from flow_agent.objects.aws import AwsClient, aws_client
 from flow_agent.objects.aws_errors import code, status
 from flow_agent.objects.base import ANSWER_WITHIN
+
+T = TypeVar("T")
 
 BUSY = frozenset(
     {"ServerException", "LimitExceededException", "ServiceUnavailableException", "OperationAbortedException"}
     | {"BlockedException", "UpdateInProgressException", "RequestLimitExceeded", "ThrottlingException"}
 )
 """Words of ECS and CloudWatch for what may pass."""
+GONE = frozenset({"ClusterNotFoundException"})
+"""Words of ECS for a cluster in which nothing can run any more."""
+ABSENT = frozenset({"ClientException", "InvalidParameterException"})
+"""Words of ECS for a task definition that is not there."""
+REFUSED = "refused"
+"""The code of an error that ``patient`` made one that may pass."""
 HINTS = {
     "ClusterNotFoundException": "see ecs.cluster, and the region",
     "AccessDeniedException": "let the agent's role do ecs:RegisterTaskDefinition, DescribeTaskDefinition, RunTask,"
@@ -59,6 +68,31 @@ class Services:
         Raises CloudError.
         """
         return await _called(self.logs, what, method, arguments)
+
+
+async def patient(call: Callable[[], Awaitable[T]], what: str, lasting: frozenset[str] = GONE) -> T:
+    """The answer of ``call``, which looks at what was started, asked again also where it is refused: that goes on
+    whether we may look at it or not, and whoever took the permission can give it back. A refusal is told once.
+
+    Raises CloudError: its code is one of ``lasting``.
+    """
+    refused = False
+
+    async def ask() -> T:
+        try:
+            return await call()
+        except CloudError as error:
+            if error.transient or error.code in lasting:
+                raise
+            raise CloudError(str(error), transient=True, code=REFUSED, hint=error.hint) from error
+
+    def on_wait(wait: float, error: BaseException) -> None:
+        nonlocal refused
+        again, refused = refused, getattr(error, "code", "") == REFUSED
+        if not (again and refused):
+            events.cloud_waits(what, wait, error)
+
+    return await retry.reached(ask, on_wait)
 
 
 async def _called(client: AwsClient, what: str, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

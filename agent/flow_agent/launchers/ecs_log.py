@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from flow_agent.errors import CloudError
 from flow_agent.launchers.ecs_client import Services
 from flow_agent.launchers.marked_log import MarkedLog
+from flow_agent.model import LogLine
 from flow_agent.ports import Sink
+from flow_agent.redact import known
 
 PIECES = 64
 """Events that one of our lines may be cut into: the driver cuts at 16 KiB, CloudWatch at 256."""
@@ -24,6 +27,8 @@ class TaskLog(MarkedLog):
         self._next: str | None = None
         self._torn = ""
         self._pieces = 0
+        self.unread: CloudError | None = None
+        """Why it cannot be read now."""
 
     async def read(self, sink: Sink) -> int:
         """Hand over what is there and was not read yet; gives how many events that were.
@@ -50,6 +55,18 @@ class TaskLog(MarkedLog):
             if ended or not events:
                 return count
         return count
+
+    async def miss(self, why: str, sink: Sink) -> None:
+        """Say that the last lines are missing, where they would stand, and in the tail."""
+        self._seq += 1
+        text = known.text(f"lines are missing here: {why}")
+        self._tail.append(text)
+        self._said.append(text)
+        line = LogLine(
+            attempt=self._attempt, source="flow", seq=self._seq, time=time.time(), text=text, level="WARNING",
+            logger="flow_agent.launcher",
+        )  # fmt: skip
+        await sink([line])
 
     def _whole(self, message: str) -> list[bytes]:
         """The line that ``message`` ends; none while there is more to come."""
