@@ -416,3 +416,50 @@ async def test_a_task_whose_cluster_is_gone_is_lost(ecs: Ecs, attempts: Attempts
     attempt = await attempts(flows.prints_and_returns)
     ecs.faults["DescribeTasks"] = [(400, "ClusterNotFoundException", "Cluster not found.")] * 1_000
     assert "ECS knows nothing of its task any more" in ((await attempt.end(within=60)).lost or "")
+
+
+async def test_the_log_driver_is_told_to_drop_nothing(ecs: Ecs) -> None:
+    own = {"logDriver": "awslogs", "options": {"awslogs-group": GROUP, "awslogs-stream-prefix": "own"}}
+    async with attempts_of(ecs, allow=("task_definition",)) as attempts:
+        await attempts(flows.prints_and_returns, go=False)
+        for options in ({}, {"mode": "non-blocking"}):
+            logging = {**own, "options": {**own["options"], **options, "awslogs-region": REGION}}
+            given = {"containerDefinitions": [{"logConfiguration": logging}]}
+            await attempts(flows.prints_and_returns, go=False, task_definition=given)
+    arns = ecs.ask("ecs.ListTaskDefinitions")["taskDefinitionArns"]
+    modes = [
+        ecs.ask("ecs.DescribeTaskDefinition", taskDefinition=arn)["taskDefinition"]["containerDefinitions"][0][
+            "logConfiguration"
+        ]["options"]["mode"]
+        for arn in arns
+    ]
+    assert sorted(modes) == ["blocking", "blocking", "non-blocking"]
+
+
+async def test_a_good_exit_whose_last_word_got_lost_is_a_success_without_a_known_result(
+    ecs: Ecs, attempts: Attempts
+) -> None:
+    ecs.script = {"code": 0}
+    good = await attempts(flows.prints_and_returns)
+    ending = await good.end(within=60)
+    assert (ending.code, ending.receipt, ending.stored, ending.lost) == (0, {"ok": True}, {"result": None}, None)
+    assert ["lines are missing here: its last one never came" in text for text in good.texts] == [True]
+    ecs.script = {"code": 124}
+    ending = await (await attempts(flows.prints_and_returns)).end(within=60)
+    assert (ending.code, ending.receipt, ending.lost) == (0, None, None)
+
+
+async def test_a_good_exit_of_who_knows_what_is_not_taken_for_a_success(ecs: Ecs) -> None:
+    logging = {"awslogs-group": GROUP, "awslogs-stream-prefix": "own", "awslogs-region": REGION}
+    container = {
+        "name": "any",
+        "image": "any",
+        "memory": 512,
+        "logConfiguration": {"logDriver": "awslogs", "options": logging},
+    }
+    made = ecs.ask("ecs.RegisterTaskDefinition", family="any", containerDefinitions=[container])
+    ecs.script = {"code": 0}
+    async with attempts_of(ecs, allow=("task_definition_arn",)) as attempts:
+        arn = made["taskDefinition"]["taskDefinitionArn"]
+        ending = await (await attempts(flows.prints_and_returns, task_definition_arn=arn)).end(within=60)
+    assert "ended without a word of what it started (exit code 0" in (ending.lost or "")

@@ -170,10 +170,7 @@ class ECSLauncher:
         if log.failed is not None and not held.stopped:
             raise LaunchError(str(log.failed.get("detail", "")), reason=_reason(log.failed.get("reason")))
         if told is None:
-            heard = log.unread is None
-            if not heard:
-                await log.miss(f"the log of its task cannot be read: {log.unread}", sink)
-            return ends.ending(held.task, held.name, stopped=held.stopped, tail=log.tail, said=log.said, heard=heard)
+            return await self._untold(held, log, sink)
         return ends.corrected(ending_of(told), held.task, held.name, stopped=held.stopped)
 
     async def _begun(self, held: Held) -> bool:
@@ -235,6 +232,19 @@ class ECSLauncher:
         log.unread = None
         return found
 
+    @staticmethod
+    async def _untold(held: Held, log: TaskLog, sink: Sink) -> Ending:
+        """The ending of an attempt whose last word was not read."""
+        assert held.task is not None
+        heard, ours = log.unread is None, made.is_ours(held.container) or log.began
+        if not heard:
+            await log.miss(f"the log of its task cannot be read: {log.unread}", sink)
+        elif ours and ends.container(held.task, held.name).get("exitCode") == 0 and not held.stopped:
+            await log.miss("its last one never came, which says where its result lies", sink)
+        return ends.ending(
+            held.task, held.name, stopped=held.stopped, tail=log.tail, said=log.said, heard=heard, ours=ours
+        )
+
     async def _unheard(self, held: Held, sink: Sink, *, attempt: int, after: int) -> Ending:
         if after == 0:
             line = LogLine(
@@ -244,7 +254,8 @@ class ECSLauncher:
             await sink([line])
         await self._ended(held, None)
         assert held.task is not None
-        return ends.ending(held.task, held.name, stopped=held.stopped, tail="", said="", heard=False)
+        ours = made.is_ours(held.container)
+        return ends.ending(held.task, held.name, stopped=held.stopped, tail="", said="", heard=False, ours=ours)
 
     @staticmethod
     async def _ended(held: Held, seconds: float | None) -> None:

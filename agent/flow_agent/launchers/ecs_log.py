@@ -56,6 +56,11 @@ class TaskLog(MarkedLog):
                 return count
         return count
 
+    @property
+    def began(self) -> bool:
+        """Whether a line of our own was read, so that nothing else than ``inside`` runs there."""
+        return self._number > 0
+
     async def miss(self, why: str, sink: Sink) -> None:
         """Say that the last lines are missing, where they would stand, and in the tail."""
         self._seq += 1

@@ -16,6 +16,7 @@ from flow_agent.errors import LaunchError
 from flow_agent.model import LaunchSpec, Reason
 
 CONTAINER = "flow"
+ENTRY = ("flow-agent",)
 FAMILY = "flow-agent"
 ORDERS, NONCE = "FLOW_AGENT_RUN_ORDERS", "FLOW_AGENT_RUN_NONCE"
 """Variables of the task: what it is to do, and what its marked lines begin with, for whoever takes it over."""
@@ -102,7 +103,7 @@ def _flow(flow: Mapping[str, Any], spec: LaunchSpec, wishes: Wishes, region: str
         "name": CONTAINER,
         "image": image,
         "essential": True,
-        "entryPoint": ["flow-agent"],
+        "entryPoint": list(ENTRY),
         "command": ["inside", "--variable", ORDERS],
         "stopTimeout": min(LONGEST_STOP, math.ceil(spec.grace) + MARGIN),
     }
@@ -111,6 +112,9 @@ def _flow(flow: Mapping[str, Any], spec: LaunchSpec, wishes: Wishes, region: str
     if wishes.log_group and "logConfiguration" not in made:
         options = {"awslogs-group": wishes.log_group, "awslogs-region": region, "awslogs-stream-prefix": FAMILY}
         made["logConfiguration"] = {"logDriver": "awslogs", "options": options}
+    logging = made.get("logConfiguration") or {}
+    if logging.get("logDriver") == "awslogs":  # ECS would have the driver drop lines rather than hold the flow up
+        made["logConfiguration"] = {**logging, "options": {"mode": "blocking", **(logging.get("options") or {})}}
     return made
 
 
@@ -214,6 +218,11 @@ def stream_of(container: Mapping[str, Any], task_arn: str) -> tuple[str, str, st
         return None
     task = task_arn.rpartition("/")[2]
     return options["awslogs-group"], options.get("awslogs-region", ""), f"{prefix}/{container['name']}/{task}"
+
+
+def is_ours(container: Mapping[str, Any]) -> bool:
+    """Whether the exit code of ``container`` can only be that of ``inside``; an image may begin with anything."""
+    return tuple(container.get("entryPoint") or ()) == ENTRY
 
 
 def nonce_of(task: Mapping[str, Any]) -> str:
