@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flow_agent.ecs_options import is_secret_arn
+from flow_agent.ecs_options import amount, is_secret_arn
 from flow_agent.errors import LaunchError
 from flow_agent.model import LaunchSpec, Reason
 
@@ -72,8 +72,8 @@ def definition(spec: LaunchSpec, wishes: Wishes, region: str) -> dict[str, Any]:
     others = [each for each in containers if each is not flow]
     kind = asked.get("launch_type") or wishes.launch_type
     made["containerDefinitions"] = [_flow(flow, spec, wishes, region), *others]
-    made["cpu"] = str(asked.get("cpu") or made.get("cpu") or wishes.cpu)
-    made["memory"] = str(asked.get("memory") or made.get("memory") or wishes.memory)
+    made["cpu"] = _amount(asked.get("cpu") or made.get("cpu") or wishes.cpu, "cpu")
+    made["memory"] = _amount(asked.get("memory") or made.get("memory") or wishes.memory, "memory")
     if not others:  # on EC2 the limit of the container is what holds it
         made["containerDefinitions"][0] = {"memory": int(made["memory"]), **made["containerDefinitions"][0]}
     made["requiresCompatibilities"] = [kind]
@@ -88,6 +88,13 @@ def definition(spec: LaunchSpec, wishes: Wishes, region: str) -> dict[str, Any]:
     made.pop("family", None)
     digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
     return {**made, "family": f"{FAMILY}-{digest[:24]}"}
+
+
+def _amount(value: Any, what: str) -> str:
+    try:
+        return str(amount(value, what))
+    except (TypeError, ValueError) as error:  # it was registered by a program that did not look
+        raise LaunchError(str(error), hint="correct it in the flow's run config, and register the flow anew") from error
 
 
 def _flow(flow: Mapping[str, Any], spec: LaunchSpec, wishes: Wishes, region: str) -> dict[str, Any]:
