@@ -63,3 +63,21 @@ def test_amounts_that_were_registered_as_they_were_are_understood_or_told() -> N
     assert (definition["memory"], definition["containerDefinitions"][0]["memory"]) == ("1024", 1024)
     with pytest.raises(LaunchError, match="memory is 'plenty'"):
         made.definition(spec(task_definition={"memory": "plenty"}), wishes, "eu-west-1")
+
+
+def request(given: LaunchSpec, wishes: made.Wishes | None = None, **definition: Any) -> dict[str, Any]:
+    """That for ``given``; ``definition`` is what its task definition has."""
+    return made.request(given, wishes or made.Wishes(), definition="arn", container="flow", orders="", nonce="n")
+
+
+@pytest.mark.parametrize(
+    ("flow", "tag"),
+    [
+        ("daily (new), #1 & 50%\n", "daily -new-- -1 - 50--"),
+        ("a_b.c:d/e=f+g-h@i Zürich 7", "a_b.c:d/e=f+g-h@i Zürich 7"),
+        ("x" * 300, "x" * 256),
+    ],
+)
+def test_a_tag_has_only_what_ecs_takes(flow: str, tag: str) -> None:
+    tags = {each["key"]: each["value"] for each in request(spec(flow))["tags"]}
+    assert tags["flow-agent:flow"] == tag

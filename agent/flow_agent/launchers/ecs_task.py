@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,8 @@ MARGIN = 10
 """Seconds that a container has to report, beyond the grace of its attempt."""
 LONGEST_STOP = 120
 """Seconds that ECS waits at most between SIGTERM and SIGKILL."""
+LONGEST_TAG = 256
+_NOT_IN_TAGS = re.compile(r"[^\w .:/=+@-]")
 LARGEST_OVERRIDE = 8_192
 """Characters of all overrides of a task: ECS takes no more."""
 
@@ -196,7 +199,7 @@ def request(
         "overrides": overrides,
         "startedBy": token,
         "clientToken": token,
-        "tags": [{"key": "flow-agent:run", "value": spec.run_id}, {"key": "flow-agent:flow", "value": spec.flow[:256]}],
+        "tags": [{"key": "flow-agent:run", "value": spec.run_id}, {"key": "flow-agent:flow", "value": _tag(spec.flow)}],
     }
     subnets = network.get("subnets") or list(wishes.subnets)
     if subnets:
@@ -214,6 +217,11 @@ def request(
     # What names the attempt, and what it is to do, stays ours.
     kept = ("cluster", "taskDefinition", "count", "overrides", "startedBy", "clientToken")
     return {**made, **extra, **{name: made[name] for name in kept}}
+
+
+def _tag(text: str) -> str:
+    """``text`` as the value of a tag: with others in it ECS refuses the whole request."""
+    return _NOT_IN_TAGS.sub("-", text)[:LONGEST_TAG]
 
 
 def stream_of(container: Mapping[str, Any], task_arn: str) -> tuple[str, str, str] | None:
