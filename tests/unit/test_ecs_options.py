@@ -67,7 +67,14 @@ def test_amounts_that_were_registered_as_they_were_are_understood_or_told() -> N
 
 def request(given: LaunchSpec, wishes: made.Wishes | None = None, **definition: Any) -> dict[str, Any]:
     """That for ``given``; ``definition`` is what its task definition has."""
-    return made.request(given, wishes or made.Wishes(), definition="arn", container="flow", orders="", nonce="n")
+    return made.request(
+        given,
+        wishes or made.Wishes(),
+        definition={"taskDefinitionArn": "arn", **definition},
+        container="flow",
+        orders="",
+        nonce="n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,3 +88,32 @@ def request(given: LaunchSpec, wishes: made.Wishes | None = None, **definition: 
 def test_a_tag_has_only_what_ecs_takes(flow: str, tag: str) -> None:
     tags = {each["key"]: each["value"] for each in request(spec(flow))["tags"]}
     assert tags["flow-agent:flow"] == tag
+
+
+SUBNETS = made.Wishes(image="any", subnets=("subnet-1",), public_ip=True)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "asked", "mode", "public"),
+    [
+        (SUBNETS, {}, "awsvpc", "ENABLED"),
+        (SUBNETS, {"launch_type": "EC2"}, "awsvpc", "DISABLED"),  # ECS refuses a public address there
+        (made.Wishes(image="any"), {"launch_type": "EC2"}, None, None),
+        (made.Wishes(image="any"), {"launch_type": "EC2", "network": {"subnets": ["subnet-2"]}}, "awsvpc", "DISABLED"),
+        (SUBNETS, {"launch_type": "EC2", "task_definition": {"networkMode": "host"}}, "host", None),
+    ],
+)
+def test_subnets_go_with_a_network_interface_of_its_own_only(
+    wishes: made.Wishes, asked: dict[str, Any], mode: str | None, public: str | None
+) -> None:
+    given = spec(**asked)
+    definition = made.definition(given, wishes, "eu-west-1")
+    assert definition.get("networkMode") == mode
+    network = request(given, wishes, **definition).get("networkConfiguration")
+    assert (network and network["awsvpcConfiguration"]["assignPublicIp"]) == public
+
+
+@pytest.mark.parametrize(("mode", "sent"), [("bridge", False), ("awsvpc", True), (None, False)])
+def test_a_definition_that_was_there_already_says_whether_it_takes_subnets(mode: str | None, sent: bool) -> None:
+    given = spec(launch_type="EC2", task_definition_arn="arn")
+    assert ("networkConfiguration" in request(given, SUBNETS, networkMode=mode)) is sent

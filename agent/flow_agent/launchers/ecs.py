@@ -80,7 +80,7 @@ class ECSLauncher:
         request = made.request(
             spec,
             self._wishes,
-            definition=definition["taskDefinitionArn"],
+            definition=definition,
             container=str(container["name"]),
             orders=orders,
             nonce=nonce,

@@ -16,6 +16,7 @@ from flow_agent.ecs_options import amount, is_secret_arn
 from flow_agent.errors import LaunchError
 from flow_agent.model import LaunchSpec, Reason
 
+AWSVPC = "awsvpc"
 CONTAINER = "flow"
 ENTRY = ("flow-agent",)
 FAMILY = "flow-agent"
@@ -80,8 +81,8 @@ def definition(spec: LaunchSpec, wishes: Wishes, region: str) -> dict[str, Any]:
     if not others:  # on EC2 the limit of the container is what holds it
         made["containerDefinitions"][0] = {"memory": int(made["memory"]), **made["containerDefinitions"][0]}
     made["requiresCompatibilities"] = [kind]
-    if kind == "FARGATE":
-        made["networkMode"] = "awsvpc"
+    if kind == "FARGATE" or ("networkMode" not in made and _has_subnets(asked, wishes)):
+        made["networkMode"] = AWSVPC  # ECS's own choice on EC2 is bridge, which takes no subnets
     for name, direct, own in (
         ("taskRoleArn", "task_role_arn", wishes.task_role),
         ("executionRoleArn", "execution_role_arn", wishes.execution_role),
@@ -91,6 +92,12 @@ def definition(spec: LaunchSpec, wishes: Wishes, region: str) -> dict[str, Any]:
     made.pop("family", None)
     digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
     return {**made, "family": f"{FAMILY}-{digest[:24]}"}
+
+
+def _has_subnets(asked: Mapping[str, Any], wishes: Wishes) -> bool:
+    """Whether somebody says in which subnets the task is to be."""
+    network, further = asked.get("network") or {}, asked.get("run_task_kwargs") or {}
+    return bool(network.get("subnets") or wishes.subnets or "networkConfiguration" in further)
 
 
 def _amount(value: Any, what: str) -> str:
@@ -163,14 +170,14 @@ def check_secrets(spec: LaunchSpec, container: Mapping[str, Any]) -> None:
 
 
 def request(
-    spec: LaunchSpec, wishes: Wishes, *, definition: str, container: str, orders: str, nonce: str
+    spec: LaunchSpec, wishes: Wishes, *, definition: Mapping[str, Any], container: str, orders: str, nonce: str
 ) -> dict[str, Any]:
-    """The arguments of ``run_task``; ``definition`` is the ARN, ``container`` the name of the one that runs the flow.
+    """The arguments of ``run_task``; ``definition`` is as ECS has it, ``container`` the name of the one that runs the
+    flow.
 
     Raises LaunchError: the orders are too large.
     """
     asked = spec.container
-    network = asked.get("network") or {}
     kind = asked.get("launch_type") or wishes.launch_type
     overrides: dict[str, Any] = {
         "containerOverrides": [
@@ -193,7 +200,7 @@ def request(
     token = token_of(spec)
     made = {
         "cluster": asked.get("cluster") or wishes.cluster,
-        "taskDefinition": definition,
+        "taskDefinition": definition["taskDefinitionArn"],
         "count": 1,
         "launchType": kind,
         "overrides": overrides,
@@ -201,22 +208,29 @@ def request(
         "clientToken": token,
         "tags": [{"key": "flow-agent:run", "value": spec.run_id}, {"key": "flow-agent:flow", "value": _tag(spec.flow)}],
     }
-    subnets = network.get("subnets") or list(wishes.subnets)
-    if subnets:
-        public = network.get("assign_public_ip", wishes.public_ip)
-        made["networkConfiguration"] = {
-            "awsvpcConfiguration": {
-                "subnets": subnets,
-                "securityGroups": network.get("security_groups") or list(wishes.security_groups),
-                "assignPublicIp": "ENABLED" if public else "DISABLED",
-            }
-        }
+    if definition.get("networkMode") == AWSVPC and (network := _network(asked.get("network") or {}, wishes, kind)):
+        made["networkConfiguration"] = network
     extra = dict(asked.get("run_task_kwargs") or {})
     if "capacityProviderStrategy" in extra:
         made.pop("launchType")  # ECS takes one of them
     # What names the attempt, and what it is to do, stays ours.
     kept = ("cluster", "taskDefinition", "count", "overrides", "startedBy", "clientToken")
     return {**made, **extra, **{name: made[name] for name in kept}}
+
+
+def _network(asked: Mapping[str, Any], wishes: Wishes, kind: str) -> dict[str, Any]:
+    """Where a task with a network interface of its own is; empty if nobody says."""
+    subnets = asked.get("subnets") or list(wishes.subnets)
+    if not subnets:
+        return {}
+    public = asked.get("assign_public_ip", wishes.public_ip and kind == "FARGATE")  # refused on EC2
+    return {
+        "awsvpcConfiguration": {
+            "subnets": subnets,
+            "securityGroups": asked.get("security_groups") or list(wishes.security_groups),
+            "assignPublicIp": "ENABLED" if public else "DISABLED",
+        }
+    }
 
 
 def _tag(text: str) -> str:
