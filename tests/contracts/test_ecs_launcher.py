@@ -463,3 +463,29 @@ async def test_a_good_exit_of_who_knows_what_is_not_taken_for_a_success(ecs: Ecs
         arn = made["taskDefinition"]["taskDefinitionArn"]
         ending = await (await attempts(flows.prints_and_returns, task_definition_arn=arn)).end(within=60)
     assert "ended without a word of what it started (exit code 0" in (ending.lost or "")
+
+
+async def test_an_attempt_that_found_no_room_is_asked_for_again_by_the_next_agent(ecs: Ecs) -> None:
+    full = {"tasks": [], "failures": [{"reason": "RESOURCE:MEMORY", "arn": "a"}]}
+    ecs.faults["RunTask"] = [full] * 1_000
+    async with attempts_of(ecs) as first:
+        attempt = await first(flows.prints_and_returns, go=False)
+        async with anyio.create_task_group() as group:
+            group.start_soon(first.launcher.go, attempt.ref)
+            group.start_soon(attempt.end)
+            while ecs.calls.get("RunTask", 0) < 2:
+                await anyio.sleep(0.05)
+            group.cancel_scope.cancel()
+        first.launcher.hand_over(attempt.ref)
+        asked = ecs.calls["RunTask"]
+    ecs.faults["RunTask"] = [full] * 2
+    async with attempts_of(ecs) as second:
+        later = Launched(second.launcher, attempt.ref)
+        ending = await later.end(within=60)
+        await second.launcher.remove(attempt.ref)
+    assert (ending.code, ending.lost, later.texts) == (0, None, ["one", "two"])
+    assert ecs.calls["RunTask"] == asked + 3
+    ((task, _),) = zip(ecs.tasks.values(), [None], strict=True)
+    assert task.started_by == attempt.ref.partition("/")[2]
+    names = ecs.ask("ecs.ListTaskDefinitions", status="ACTIVE")["taskDefinitionArns"]
+    assert [name for name in names if "parked" in name] == []

@@ -27,6 +27,7 @@ from flow_agent.launchers import ecs_task as made
 from flow_agent.launchers.ecs_allow import refuse
 from flow_agent.launchers.ecs_client import Nobody, Services, connected
 from flow_agent.launchers.ecs_log import TaskLog
+from flow_agent.launchers.ecs_parked import park, unpark
 from flow_agent.launchers.ecs_tasks import Held, Tasks, container_of
 from flow_agent.launchers.handed import ending_of, orders_of, packed
 from flow_agent.model import Ending, LaunchSpec, LogLine, Reason
@@ -132,7 +133,8 @@ class ECSLauncher:
     async def _go(self, held: Held, done: anyio.Event) -> None:
         try:
             async with held.lock:
-                if not held.stopped:
+                if not held.stopped and not held.forgotten:
+                    await self._unpark(held)  # first: whoever found it later must not start what has run already
                     await self.tasks.start(held, self._pending)
         except CloudError as error:
             what = (
@@ -154,7 +156,15 @@ class ECSLauncher:
             raise LaunchError(f"its task cannot be looked for: {error}", hint=error.hint) from error
         if held is None:
             return Ending(lost=f"there is no such task as {ref}")
-        if not await self._begun(held):
+        if held.request is not None:
+            await self.go(ref)  # it was parked
+        try:
+            begun = await self._begun(held)
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(TOLD_WITHIN, shield=True):
+                await self._leave(held)
+            raise
+        if not begun:
             return Ending(signal=9, ended_by="stop")
         assert held.task is not None
         if "taskArn" not in held.task:
@@ -199,6 +209,20 @@ class ECSLauncher:
                     hint="see its image, its subnets, and the room of its cluster",
                 )
         return True
+
+    async def _leave(self, held: Held) -> None:
+        """Where no room was found for it, see that whoever takes the attempt over can go on asking for its task."""
+        if held.request is None or held.task is not None or held.stopped or held.failure is not None:
+            return
+        held.forgotten = True  # from now on it is not asked for here
+        async with held.lock:
+            if held.task is None and not held.parked:
+                await park(self._services, held.ref, held.token, held.request)
+
+    async def _unpark(self, held: Held) -> None:
+        if held.parked:
+            await unpark(self._services, held.ref, held.parked)
+            held.parked = ""
 
     async def _read(self, held: Held, log: TaskLog, sink: Sink) -> None:
         """Hand over what the task writes, until its last word, or until no more can come; ``log.unread`` if that cannot
@@ -279,7 +303,8 @@ class ECSLauncher:
 
     async def remove(self, ref: str) -> None:
         """Forget the attempt: ECS forgets its task by itself, an hour after its end."""
-        self.tasks.forget(ref)
+        if (held := self.tasks.forget(ref)) is not None:
+            await self._unpark(held)
 
     def hand_over(self, ref: str) -> None:
         """See ``RemoteLauncher.hand_over``."""

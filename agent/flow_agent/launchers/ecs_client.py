@@ -29,8 +29,9 @@ REFUSED = "refused"
 """The code of an error that ``patient`` made one that may pass."""
 HINTS = {
     "ClusterNotFoundException": "see ecs.cluster, and the region",
-    "AccessDeniedException": "let the agent's role do ecs:RegisterTaskDefinition, DescribeTaskDefinition, RunTask,"
-    " DescribeTasks, ListTasks, StopTask, logs:GetLogEvents, and iam:PassRole for the roles of tasks",
+    "AccessDeniedException": "let the agent's role do ecs:RegisterTaskDefinition, DescribeTaskDefinition,"
+    " DeregisterTaskDefinition, RunTask, DescribeTasks, ListTasks, StopTask, logs:GetLogEvents, and iam:PassRole for"
+    " the roles of tasks",
     "PlatformUnknownException": "see platformVersion in run_task_kwargs",
 }
 

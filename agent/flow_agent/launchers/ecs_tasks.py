@@ -19,6 +19,7 @@ from flow_agent.errors import CloudError, LaunchError
 from flow_agent.launchers import ecs_ends as ends
 from flow_agent.launchers import ecs_task as made
 from flow_agent.launchers.ecs_client import ABSENT, GONE, Services, patient
+from flow_agent.launchers.ecs_parked import parked
 
 LOOK = 2.0
 """Seconds between two looks at the tasks."""
@@ -33,7 +34,8 @@ MISSING = 60.0
 
 @dataclass
 class Held:
-    """One attempt. ``request`` is what starts it, None where another agent has done so; ``task`` what ECS said last."""
+    """One attempt. ``request`` is what starts it, None where another agent has done so; ``task`` what ECS said last;
+    ``parked`` the ARN of where the request was found."""
 
     ref: str
     request: Mapping[str, Any] | None = None
@@ -44,6 +46,7 @@ class Held:
     stopped: bool = False
     settled: bool = False
     forgotten: bool = False
+    parked: str = ""
     failure: LaunchError | None = None
     missing_since: float | None = None
     changed: anyio.Event = field(default_factory=anyio.Event)
@@ -156,7 +159,13 @@ class Tasks:
         async with self._learning:
             if ref not in self._held:
                 held = Held(ref=ref, went=True)
-                held.task = await self._looked_for(held) or {"gone": True}
+                held.task = await self._looked_for(held)
+                if held.task is None and (found := await parked(self._services, ref, held.token)) is not None:
+                    held.went, (held.parked, held.request) = False, found
+                    held.nonce = made.nonce_of(held.request)
+                    held.container = await self._container(ref, held.request["taskDefinition"])
+                    return self.hold(held)
+                held.task = held.task or {"gone": True}
                 if definition := held.task.get("taskDefinitionArn"):
                     held.container = await self._container(ref, definition)
                 held.nonce = made.nonce_of(held.task)
