@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ import anyio
 import pytest
 
 from flow_agent import events
-from flow_agent.errors import CloudError, LaunchError
+from flow_agent.errors import CloudError, LaunchError, ResultError
 from flow_agent.launchers import ecs_tasks
 from flow_agent.launchers.ecs import ECSLauncher, open_launcher
 from flow_agent.model import LaunchSpec, Reason, Registration
@@ -289,6 +290,23 @@ async def test_large_parameters_travel_through_the_result_store(ecs: Ecs, attemp
     ((request, *_),) = [list((tmp_path / "results").rglob("*.orders"))]
     assert text in request.read_text()
     assert text[:64] not in str(ecs.tokens)
+    results = [path for path in (tmp_path / "results").rglob("*") if path.is_file() and path != request]
+    await attempts.launcher.remove(attempt.ref)
+    assert [path for path in (tmp_path / "results").rglob("*") if path.is_file()] == results != []
+    await attempts.launcher.remove(attempt.ref)
+
+
+async def test_large_orders_are_removed_by_whoever_saw_the_end(ecs: Ecs, tmp_path: Path) -> None:
+    text = "".join(uuid.uuid4().hex for _ in range(1_000))
+    store = {"type": "LocalResult", "dir": str(tmp_path / "results"), "location": "{flow}/{run_id}/{attempt}"}
+    async with attempts_of(ecs) as first:
+        attempt = await first(returns_length, given={"text": text}, result=store)
+        first.launcher.hand_over(attempt.ref)
+        assert len(list((tmp_path / "results").rglob("*.orders"))) == 1
+    async with attempts_of(ecs) as second:
+        assert (await Launched(second.launcher, attempt.ref).end(within=60)).code == 0
+        await second.launcher.remove(attempt.ref)
+    assert list((tmp_path / "results").rglob("*.orders")) == []
 
 
 async def test_secrets_are_arns_and_one_without_is_refused(ecs: Ecs) -> None:
@@ -489,3 +507,33 @@ async def test_an_attempt_that_found_no_room_is_asked_for_again_by_the_next_agen
     assert task.started_by == attempt.ref.partition("/")[2]
     names = ecs.ask("ecs.ListTaskDefinitions", status="ACTIVE")["taskDefinitionArns"]
     assert [name for name in names if "parked" in name] == []
+
+
+async def test_large_orders_in_a_bucket_are_removed_and_that_they_stay_is_told(
+    ecs: Ecs, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = f"{ecs.moto}/results"
+    urllib.request.urlopen(urllib.request.Request(bucket, b"", method="PUT"), timeout=30).close()
+    client = {"endpoint_url": ecs.moto, "region_name": REGION}
+    store = {"type": "S3Result", "bucket": "results", "client_options": client, "location": "{flow}/{run_id}/{attempt}"}
+    text = "".join(uuid.uuid4().hex for _ in range(1_000))
+
+    def there() -> bool:
+        with urllib.request.urlopen(f"{bucket}?list-type=2", timeout=30) as answer:
+            return b".orders" in answer.read()
+
+    attempt = await attempts(returns_length, go=False, given={"text": text}, result=store)
+    assert there()
+    await attempts.launcher.remove(attempt.ref)
+    assert not there()
+    told: list[str] = []
+    monkeypatch.setattr(events, "orders_left", lambda ref, location, error: told.append(ref))
+    attempt = await attempts(returns_length, go=False, given={"text": text}, result=store)
+    monkeypatch.setattr("flow_agent.results.s3.S3Result.remove", refuses)
+    await attempts.launcher.remove(attempt.ref)
+    assert told == [attempt.ref]
+
+
+async def refuses(*_: Any) -> None:
+    """A store that does not let us remove."""
+    raise ResultError("s3://results: 403 AccessDenied", transient=False)

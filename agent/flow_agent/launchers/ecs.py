@@ -8,10 +8,7 @@ same token starts no second task.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import secrets
-import tempfile
 from collections.abc import AsyncGenerator, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -20,24 +17,22 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from flow_agent import events, plugins, retry
-from flow_agent.errors import CloudError, LaunchError, ResultError
+from flow_agent import events, retry
+from flow_agent.errors import CloudError, LaunchError
 from flow_agent.launchers import ecs_ends as ends
+from flow_agent.launchers import ecs_orders as large
 from flow_agent.launchers import ecs_task as made
 from flow_agent.launchers.ecs_allow import refuse
-from flow_agent.launchers.ecs_client import Nobody, Services, connected
+from flow_agent.launchers.ecs_client import Services, connected
 from flow_agent.launchers.ecs_log import TaskLog
 from flow_agent.launchers.ecs_parked import park, unpark
 from flow_agent.launchers.ecs_tasks import Held, Tasks, container_of
-from flow_agent.launchers.handed import ending_of, orders_of, packed
+from flow_agent.launchers.handed import ending_of
 from flow_agent.model import Ending, LaunchSpec, LogLine, Reason
-from flow_agent.ports import ResultStore, Sink
+from flow_agent.ports import Sink
 
 TOLD_WITHIN = 10.0
 """Seconds for which whoever lets an attempt go waits for that."""
-LARGEST_ORDERS = 4_096
-"""Characters of orders that travel with the request; larger ones go through the result store."""
-STORED_WITHIN = 60.0
 SOON, LATE = 0.5, 10.0
 """Seconds between two looks at a log, while there is something new in it, and at most."""
 BEHIND = 30.0
@@ -67,7 +62,6 @@ class ECSLauncher:
         """See that there is a task definition; the task itself comes with ``go``."""
         refuse(spec, self._wishes.allow, self._own)
         nonce = secrets.token_hex(8)
-        orders = await self._orders(spec, nonce)
         try:
             if (arn := spec.container.get("task_definition_arn")) is not None:
                 definition = await self.tasks.described(str(arn))
@@ -78,6 +72,7 @@ class ECSLauncher:
         except CloudError as error:
             raise LaunchError(str(error), transient=error.transient, hint=error.hint) from error
         container = container_of(definition)
+        orders = await large.left(spec, self._wishes, nonce)
         request = made.request(
             spec,
             self._wishes,
@@ -89,35 +84,6 @@ class ECSLauncher:
         held = Held(ref=f"{request['cluster']}/{request['clientToken']}", request=request, nonce=nonce)
         held.container = container
         return self.tasks.hold(held).ref
-
-    async def _orders(self, spec: LaunchSpec, nonce: str) -> str:
-        """What the task is told: its orders, or, where they are large, where in the result store they lie."""
-        text = orders_of(spec, nonce, fetch_for=self._wishes.fetch_for, write_for=self._wishes.write_for).text()
-        short = packed(text)
-        registration = spec.registration
-        assert registration is not None
-        if len(short) <= LARGEST_ORDERS or registration.result is None:
-            return short
-        store: ResultStore = plugins.load("results", registration.result["type"]).from_description(registration.result)
-        location = f"{store.render(spec.flow, spec.run_id, spec.attempt)}.orders"
-
-        async def on_wait(wait: float, error: BaseException) -> None:
-            events.cloud_waits(f"orders of {spec.run_id}", wait, error)
-
-        with tempfile.TemporaryDirectory() as folder:
-            path = anyio.Path(folder) / "orders"
-            await path.write_text(text, encoding="utf-8")
-            try:
-                await retry.storing(STORED_WITHIN, lambda: store.put(location, Path(path), Nobody()), on_wait)
-            except (ResultError, OSError) as error:
-                raise LaunchError(
-                    f"the orders of flow {spec.flow!r} are too large for ECS, and could not be left in its result"
-                    f" store: {error}",
-                    transient=getattr(error, "transient", False),
-                    hint="let the agent's own credentials write there, or submit smaller parameters",
-                ) from error
-        told = {"store": dict(registration.result), "location": location}
-        return packed(json.dumps({**told, "sha256": hashlib.sha256(text.encode()).hexdigest()}, default=dict))
 
     async def go(self, ref: str) -> None:
         """Start the task; while there is no room or no answer, as soon as there is. One that was stopped stays so."""
@@ -302,9 +268,10 @@ class ECSLauncher:
         held.tell()
 
     async def remove(self, ref: str) -> None:
-        """Forget the attempt: ECS forgets its task by itself, an hour after its end."""
+        """Forget the attempt: ECS forgets its task by itself, an hour after its end. Large orders are removed."""
         if (held := self.tasks.forget(ref)) is not None:
             await self._unpark(held)
+            await large.remove(ref, made.orders_in(held.request or held.task or {}))
 
     def hand_over(self, ref: str) -> None:
         """See ``RemoteLauncher.hand_over``."""

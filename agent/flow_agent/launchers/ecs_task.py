@@ -255,9 +255,18 @@ def is_ours(container: Mapping[str, Any]) -> bool:
 
 
 def nonce_of(task: Mapping[str, Any]) -> str:
-    """The nonce of the attempt in ``task``; empty if that is none of ours."""
+    """The nonce of the attempt in ``task``, or in the request for it; empty if that is none of ours."""
+    return _variable(task, NONCE)
+
+
+def orders_in(task: Mapping[str, Any]) -> str:
+    """The orders in ``task``, or in the request for it; empty if that is none of ours."""
+    return _variable(task, ORDERS)
+
+
+def _variable(task: Mapping[str, Any], name: str) -> str:
     for container in (task.get("overrides") or {}).get("containerOverrides") or ():
         for each in container.get("environment") or ():
-            if each["name"] == NONCE:
+            if each["name"] == name:
                 return str(each["value"])
     return ""
