@@ -537,3 +537,15 @@ async def test_large_orders_in_a_bucket_are_removed_and_that_they_stay_is_told(
 async def refuses(*_: Any) -> None:
     """A store that does not let us remove."""
     raise ResultError("s3://results: 403 AccessDenied", transient=False)
+
+
+async def test_a_log_in_another_region_is_read_there(ecs: Ecs) -> None:
+    logging = {"awslogs-group": GROUP, "awslogs-stream-prefix": "own", "awslogs-region": "eu-central-1"}
+    container = {"name": "any", "image": "any", "memory": 512}
+    container["logConfiguration"] = {"logDriver": "awslogs", "options": logging}
+    made = ecs.ask("ecs.RegisterTaskDefinition", family="any", containerDefinitions=[container])
+    async with attempts_of(ecs, allow=("task_definition_arn",)) as attempts:
+        arn = made["taskDefinition"]["taskDefinitionArn"]
+        attempt = await attempts(flows.prints_and_returns, task_definition_arn=arn)
+        ending = await attempt.end(within=60)
+    assert (ending.code, attempt.texts) == (0, ["one", "two"])

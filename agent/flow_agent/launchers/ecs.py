@@ -138,7 +138,7 @@ class ECSLauncher:
         stream = made.stream_of(held.container, held.task["taskArn"])
         if stream is None:
             return await self._unheard(held, sink, attempt=attempt, after=after)
-        log = TaskLog(self._services, ref, held.nonce, (stream[0], stream[2]), attempt=attempt, after=after)
+        log = TaskLog(self._services, ref, held.nonce, stream, attempt=attempt, after=after)
         await self._read(held, log, sink)
         told = log.exit
         if told is not None and (told.get("ended_by") == "stop" or not (told.get("receipt") or {}).get("ok")):

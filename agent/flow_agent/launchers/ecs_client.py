@@ -25,6 +25,7 @@ GONE = frozenset({"ClusterNotFoundException"})
 """Words of ECS for a cluster in which nothing can run any more."""
 ABSENT = frozenset({"ClientException", "InvalidParameterException"})
 """Words of ECS for a task definition that is not there."""
+NEEDS = "the launcher ecs"
 REFUSED = "refused"
 """The code of an error that ``patient`` made one that may pass."""
 HINTS = {
@@ -55,6 +56,8 @@ class Services:
     logs: AwsClient
     account: str
     region: str
+    given: Mapping[str, Any]
+    """The options that their clients were made with."""
 
     async def call(self, what: str, method: str, **arguments: Any) -> dict[str, Any]:
         """What ECS answers.
@@ -63,12 +66,18 @@ class Services:
         """
         return await _called(self.ecs, what, method, arguments)
 
-    async def logged(self, what: str, method: str, **arguments: Any) -> dict[str, Any]:
-        """What CloudWatch's logs answer.
+    async def logged(self, what: str, method: str, *, region: str = "", **arguments: Any) -> dict[str, Any]:
+        """What CloudWatch's logs of ``region`` answer; empty is the agent's own.
 
         Raises CloudError.
         """
-        return await _called(self.logs, what, method, arguments)
+        if region in {"", self.region}:
+            return await _called(self.logs, what, method, arguments)
+        try:
+            async with aws_client("logs", {**self.given, "region_name": region}, Nobody(), needs=NEEDS) as logs:
+                return await _called(logs, what, method, arguments)
+        except StoreError as error:
+            raise _explained(error) from error
 
 
 async def patient(call: Callable[[], Awaitable[T]], what: str, lasting: frozenset[str] = GONE) -> T:
@@ -126,10 +135,11 @@ async def connected(options: Mapping[str, Any]) -> AsyncGenerator[Services]:
     async with AsyncExitStack() as stack:
         try:
             ecs, logs, sts = [
-                await stack.enter_async_context(aws_client(service, made, Nobody(), needs="the launcher ecs"))
+                await stack.enter_async_context(aws_client(service, made, Nobody(), needs=NEEDS))
                 for service in ("ecs", "logs", "sts")
             ]
         except StoreError as error:
             raise _explained(error) from error
         who = await _called(sts, "asking AWS whose credentials these are", "get_caller_identity", {})
-        yield Services(ecs=ecs, logs=logs, account=str(who["Account"]), region=str(ecs.sdk.meta.region_name))
+        region = str(ecs.sdk.meta.region_name)
+        yield Services(ecs=ecs, logs=logs, account=str(who["Account"]), region=region, given=made)

@@ -17,13 +17,13 @@ PIECES = 64
 
 
 class TaskLog(MarkedLog):
-    """``stream`` is log group and log stream of the task's container."""
+    """``stream`` is log group, region and log stream of the task's container."""
 
     def __init__(
-        self, services: Services, ref: str, nonce: str, stream: tuple[str, str], *, attempt: int, after: int
+        self, services: Services, ref: str, nonce: str, stream: tuple[str, str, str], *, attempt: int, after: int
     ) -> None:
         super().__init__(ref, nonce, attempt=attempt, after=after)
-        self._services, (self._group, self._stream) = services, stream
+        self._services, (self._group, self._region, self._stream) = services, stream
         self._next: str | None = None
         self._torn = ""
         self._pieces = 0
@@ -41,7 +41,9 @@ class TaskLog(MarkedLog):
             if self._next is not None:
                 query["nextToken"] = self._next
             try:
-                answer = await self._services.logged(f"reading the log {self._stream}", "get_log_events", **query)
+                answer = await self._services.logged(
+                    f"reading the log {self._stream}", "get_log_events", region=self._region, **query
+                )
             except CloudError as error:
                 if error.code == "ResourceNotFoundException":
                     return count  # nothing has been written yet
