@@ -264,7 +264,7 @@ async def test_an_attempt_whose_task_was_never_started_is_lost_and_not_started_a
     async with attempts_of(ecs) as second:
         await second.launcher.go(attempt.ref)
         ending = await Launched(second.launcher, attempt.ref).end()
-    assert "no task was started for it" in (ending.lost or "")
+    assert "either none was started" in (ending.lost or "")
     assert ecs.calls.get("RunTask", 0) == 0
 
 
@@ -504,7 +504,7 @@ async def test_an_attempt_that_found_no_room_is_asked_for_again_by_the_next_agen
     assert (ending.code, ending.lost, later.texts) == (0, None, ["one", "two"])
     assert ecs.calls["RunTask"] == asked + 3
     ((task, _),) = zip(ecs.tasks.values(), [None], strict=True)
-    assert task.started_by == attempt.ref.partition("/")[2]
+    assert task.started_by == attempt.ref.split("/")[1]
     names = ecs.ask("ecs.ListTaskDefinitions", status="ACTIVE")["taskDefinitionArns"]
     assert [name for name in names if "parked" in name] == []
 
@@ -549,3 +549,21 @@ async def test_a_log_in_another_region_is_read_there(ecs: Ecs) -> None:
         attempt = await attempts(flows.prints_and_returns, task_definition_arn=arn)
         ending = await attempt.end(within=60)
     assert (ending.code, attempt.texts) == (0, ["one", "two"])
+
+
+async def test_how_a_task_ended_that_ecs_has_forgotten_is_read_from_its_log(ecs: Ecs) -> None:
+    async with attempts_of(ecs) as first:
+        for _ in range(2):  # one beside it, whose log is another
+            attempt = await first(flows.prints_and_returns)
+            await attempt.end(within=60)
+            first.launcher.hand_over(attempt.ref)
+    ecs.tasks.clear()
+    async with attempts_of(ecs) as second:
+        later = Launched(second.launcher, attempt.ref)
+        ending = await later.end(within=60)
+        assert (ending.code, ending.lost, later.texts) == (0, None, ["one", "two"])
+        assert (ending.receipt or {})["ok"] is True
+    ecs.faults["FilterLogEvents"] = [DENIED]
+    async with attempts_of(ecs) as third:
+        ending = await Launched(third.launcher, attempt.ref).end(within=60)
+    assert "or that ended over an hour ago, and ECS has forgotten it" in (ending.lost or "")

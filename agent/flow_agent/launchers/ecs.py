@@ -1,8 +1,9 @@
 """Attempts in tasks of ECS, on Fargate or EC2, each in a container that prepares itself (``inside``).
 
-ECS has nothing that is made and waits. So the ref is the token with which the task will be started, and is written down
-before: whoever takes the attempt over finds the task by it, or finds that there is none. A repeated request with the
-same token starts no second task.
+ECS has nothing that is made and waits. So the ref, which is written down before, holds the token with which the task
+will be started: whoever takes the attempt over finds the task by it, or finds that there is none. A repeated request
+with the same token starts no second task. It holds the nonce too, by which the log of a task is found that ECS has
+forgotten.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from flow_agent.launchers import ecs_orders as large
 from flow_agent.launchers import ecs_task as made
 from flow_agent.launchers.ecs_allow import refuse
 from flow_agent.launchers.ecs_client import Services, connected
-from flow_agent.launchers.ecs_log import TaskLog
+from flow_agent.launchers.ecs_log import TaskLog, forgotten
 from flow_agent.launchers.ecs_parked import park, unpark
 from flow_agent.launchers.ecs_tasks import Held, Tasks, container_of
 from flow_agent.launchers.handed import ending_of
@@ -39,6 +40,10 @@ BEHIND = 30.0
 """Seconds after the end of a task for which its log may still be on its way."""
 UNREAD = 60.0
 """The same, where we may not read it."""
+FORGOTTEN = (
+    "ECS knows no task of it, and no log tells of one: either none was started, because its agent ended before it had"
+    " asked for it, or that ended over an hour ago, and ECS has forgotten it"
+)
 UNHEARD = "no log group is configured (ecs.log_group): what the flow writes is not seen, nor where its result lies"
 
 
@@ -81,7 +86,7 @@ class ECSLauncher:
             orders=orders,
             nonce=nonce,
         )
-        held = Held(ref=f"{request['cluster']}/{request['clientToken']}", request=request, nonce=nonce)
+        held = Held(ref=f"{request['cluster']}/{request['clientToken']}/{nonce}", request=request, nonce=nonce)
         held.container = container
         return self.tasks.hold(held).ref
 
@@ -134,7 +139,7 @@ class ECSLauncher:
             return Ending(signal=9, ended_by="stop")
         assert held.task is not None
         if "taskArn" not in held.task:
-            return Ending(lost="no task was started for it: its agent ended between writing that down and asking ECS")
+            return await self._forgotten(held, sink, attempt=attempt, after=after)
         stream = made.stream_of(held.container, held.task["taskArn"])
         if stream is None:
             return await self._unheard(held, sink, attempt=attempt, after=after)
@@ -221,6 +226,21 @@ class ECSLauncher:
             return 0
         log.unread = None
         return found
+
+    async def _forgotten(self, held: Held, sink: Sink, *, attempt: int, after: int) -> Ending:
+        """The ending of an attempt of whose task ECS knows nothing: its log may go back further."""
+        assert held.task is not None
+        stream = await forgotten(self._services, held, self._wishes.log_group)
+        if stream is None:
+            return Ending(lost=FORGOTTEN)
+        place = (self._wishes.log_group, "", stream)
+        log = TaskLog(self._services, held.ref, held.nonce, place, attempt=attempt, after=after)
+        await self._look(held, log, sink)
+        if log.failed is not None and not held.stopped:
+            raise LaunchError(str(log.failed.get("detail", "")), reason=_reason(log.failed.get("reason")))
+        if log.exit is None:
+            return Ending(lost="ECS has forgotten its task, and its log does not tell how it ended", tail=log.tail)
+        return ends.corrected(ending_of(log.exit), held.task, held.name, stopped=held.stopped)
 
     @staticmethod
     async def _untold(held: Held, log: TaskLog, sink: Sink) -> Ending:

@@ -31,8 +31,8 @@ REFUSED = "refused"
 HINTS = {
     "ClusterNotFoundException": "see ecs.cluster, and the region",
     "AccessDeniedException": "let the agent's role do ecs:RegisterTaskDefinition, DescribeTaskDefinition,"
-    " DeregisterTaskDefinition, RunTask, DescribeTasks, ListTasks, StopTask, logs:GetLogEvents, and iam:PassRole for"
-    " the roles of tasks",
+    " DeregisterTaskDefinition, RunTask, DescribeTasks, ListTasks, StopTask, logs:GetLogEvents,"
+    " FilterLogEvents, and iam:PassRole for the roles of tasks",
     "PlatformUnknownException": "see platformVersion in run_task_kwargs",
 }
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
+import anyio
+from ulid import ULID
+
+from flow_agent import retry
 from flow_agent.errors import CloudError
+from flow_agent.events import cloud_waits as waits
 from flow_agent.launchers.ecs_client import Services
+from flow_agent.launchers.ecs_task import CONTAINER, FAMILY
+from flow_agent.launchers.ecs_tasks import Held
 from flow_agent.launchers.marked_log import MarkedLog
 from flow_agent.model import LogLine
 from flow_agent.ports import Sink
@@ -14,6 +22,9 @@ from flow_agent.redact import known
 
 PIECES = 64
 """Events that one of our lines may be cut into: the driver cuts at 16 KiB, CloudWatch at 256."""
+
+SOUGHT_WITHIN = 60.0
+"""Seconds for which the log of a forgotten task is looked for."""
 
 
 class TaskLog(MarkedLog):
@@ -84,3 +95,39 @@ class TaskLog(MarkedLog):
             return []
         self._torn, self._pieces = "", 0
         return [data]
+
+
+async def forgotten(services: Services, held: Held, group: str) -> str | None:
+    """The stream of a task that ECS has forgotten, found by the mark of its lines; None: nobody knows of one."""
+    if not group or not held.nonce:
+        return None
+    query: dict[str, Any] = {
+        "logGroupName": group,
+        "logStreamNamePrefix": f"{FAMILY}/{CONTAINER}/",
+        "filterPattern": f'"flow-agent:{held.nonce}:"',
+        "startTime": _made_at(held.token),
+    }
+    try:
+        with anyio.move_on_after(SOUGHT_WITHIN):
+            while True:
+                answer = await retry.reached(
+                    partial(services.logged, f"looking for the log of {held.ref}", "filter_log_events", **query),
+                    partial(waits, held.ref),
+                )
+                if answer["events"]:
+                    return str(answer["events"][0]["logStreamName"])
+                if not answer.get("nextToken"):
+                    return None
+                query["nextToken"] = answer["nextToken"]
+    except CloudError as error:
+        waits(held.ref, 0.0, error)
+    return None
+
+
+def _made_at(token: str) -> int:
+    """Milliseconds since the epoch before which the run with that token wrote nothing; 0 if it does not tell."""
+    try:
+        found = ULID.from_str(token.partition("-")[0].upper()).milliseconds
+    except ValueError:
+        return 0
+    return found if found < time.time() * 1000 else 0

@@ -60,7 +60,7 @@ class Held:
     @property
     def token(self) -> str:
         """By which its task is found."""
-        return self.ref.partition("/")[2]
+        return self.ref.split("/")[1]
 
     @property
     def name(self) -> str:
@@ -168,7 +168,7 @@ class Tasks:
                 held.task = held.task or {"gone": True}
                 if definition := held.task.get("taskDefinitionArn"):
                     held.container = await self._container(ref, definition)
-                held.nonce = made.nonce_of(held.task)
+                held.nonce = made.nonce_of(held.task) or (*ref.split("/", 2), "")[2]
                 self.hold(held)
         return self._held[ref]
 
