@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from flow_agent import events
@@ -567,3 +568,31 @@ async def test_how_a_task_ended_that_ecs_has_forgotten_is_read_from_its_log(ecs:
     async with attempts_of(ecs) as third:
         ending = await Launched(third.launcher, attempt.ref).end(within=60)
     assert "or that ended over an hour ago, and ECS has forgotten it" in (ending.lost or "")
+
+
+async def test_what_a_stopped_task_wrote_last_is_read_though_it_comes_late(ecs: Ecs, attempts: Attempts) -> None:
+    ecs.faults["GetLogEvents"] = [
+        (400, "ResourceNotFoundException", "The specified log stream does not exist.")
+    ] * 1_000
+
+    async def stop() -> None:
+        while not written():
+            await anyio.sleep(0.1)
+        await attempts.launcher.stop(attempt.ref, 1.0)
+        (task,) = ecs.tasks.values()
+        await anyio.to_thread.run_sync(task.over.wait)
+        await anyio.sleep(1.0)
+        ecs.faults["GetLogEvents"] = []
+
+    def written() -> bool:
+        if not ecs.ask("logs.DescribeLogGroups")["logGroups"]:
+            return False
+        return any(
+            "asleep" in each["message"] for each in ecs.ask("logs.FilterLogEvents", logGroupName=GROUP)["events"]
+        )
+
+    attempt = await attempts(flows.sleeps)
+    async with anyio.create_task_group() as group:
+        group.start_soon(stop)
+        ending = await attempt.end(within=60)
+    assert (ending.ended_by, attempt.texts) == ("stop", ["asleep"])

@@ -38,6 +38,8 @@ SOON, LATE = 0.5, 10.0
 """Seconds between two looks at a log, while there is something new in it, and at most."""
 BEHIND = 30.0
 """Seconds after the end of a task for which its log may still be on its way."""
+STOPPED_BEHIND = 5.0
+"""The same, of one that was stopped."""
 UNREAD = 60.0
 """The same, where we may not read it."""
 FORGOTTEN = (
@@ -203,14 +205,23 @@ class ECSLauncher:
             if ends.state(held.task) == "ended" and ended is None:
                 ended = anyio.current_time()
             found = await self._look(held, log, sink)
-            silent = (held.task or {}).get("stopCode") == "TaskFailedToStart" or held.stopped
-            behind = UNREAD if log.unread else BEHIND
-            if log.over or (ended is not None and (silent or anyio.current_time() > ended + behind)):
+            behind = self._behind(held, log)
+            if log.over or (ended is not None and anyio.current_time() >= ended + behind):
                 return
             pause = SOON if found or ended is not None else min(LATE, pause * 1.5)
             changed = held.changed
             with anyio.move_on_after(pause):
                 await changed.wait()
+
+    @staticmethod
+    def _behind(held: Held, log: TaskLog) -> float:
+        """Seconds after the end of its task for which its log may still be on its way."""
+        task = held.task or {}
+        if task.get("stopCode") == "TaskFailedToStart" or (held.stopped and not task.get("startedAt")):
+            return 0.0
+        if held.stopped:  # what it wrote last is worth less then, and somebody waits
+            return STOPPED_BEHIND
+        return UNREAD if log.unread else BEHIND
 
     @staticmethod
     async def _look(held: Held, log: TaskLog, sink: Sink) -> int:
