@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,25 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _KIND = "ECSRun"
 
 
-def amount(value: int | str | None, what: str) -> str | None:
-    """``value``: CPU units (1024 are one) or MiB of memory, as ECS writes them, or text such as ``"1 vCPU"``.
+def amount(value: int | str | None, what: str, where: str = "") -> str | None:
+    """``value``: CPU units (1024 are one) or MiB of memory, as ECS writes them, or text such as ``"1 vCPU"``; ``where``
+    is what has it, for people.
 
     Raises TypeError, ValueError: it is none.
     """
     if value is None:
         return None
+    said = f"{_KIND}: {where}{what} is {value!r}"
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise TypeError(f"{_KIND}: {what} is {value!r}, expected a whole number or text")
+        raise TypeError(f"{said}, expected a whole number or text")
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(vcpu|gb)?", str(value).strip().lower())
     unit = {"cpu": "vcpu", "memory": "gb"}[what]
     if found is None or found[2] not in {None, unit} or (found[2] is None and "." in found[1]):
         example = "256 or '0.25 vCPU'" if what == "cpu" else "512 or '1 GB'"
-        raise ValueError(f"{_KIND}: {what} is {value!r}, expected an amount such as {example}")
+        raise ValueError(f"{said}, expected an amount such as {example}")
     units = int(float(found[1]) * 1024) if found[2] else int(found[1])
     if units < (128 if what == "cpu" else 32):
-        raise ValueError(f"{_KIND}: {what} is {value!r}, which is too little for a Python interpreter")
+        raise ValueError(f"{said}, which is too little for a Python interpreter")
     return str(units)
 
 
@@ -143,4 +145,21 @@ def definition(given: Mapping[str, Any] | str | None, path: str | Path | None, n
         raise TypeError(f"{_KIND}: {what} has containerDefinitions that is no list of tables")
     if len(json.dumps(found)) > LARGEST_DEFINITION:
         raise ValueError(f"{_KIND}: {what} takes more than the {LARGEST_DEFINITION} characters that ECS allows")
-    return found
+    return {**found, **_amounts(found, containers, what)}
+
+
+def _amounts(found: Mapping[str, Any], containers: Sequence[Mapping[str, Any]], what: str) -> dict[str, str]:
+    """Those of the task; a container's are whole numbers to ECS, and only looked at.
+
+    Raises TypeError, ValueError: one is none.
+    """
+    for container in containers:
+        for name in ("cpu", "memory", "memoryReservation"):
+            given = container.get(name)
+            if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 0):
+                unit = "units of CPU" if name == "cpu" else "MiB"
+                raise ValueError(
+                    f"{_KIND}: {what} has a container whose {name} is {given!r}, expected a whole number of {unit}"
+                )
+    amounts = {name: amount(found.get(name), name, f"{what}: ") for name in ("cpu", "memory")}
+    return {name: value for name, value in amounts.items() if value is not None}

@@ -279,6 +279,11 @@ def cloud_waits(what: str, wait: float, error: BaseException) -> None:
     _log.warning("cloud.waits", about=what, retry_in_s=round(wait, 2), error=str(error))
 
 
+def orders_left(ref: str, location: str, error: BaseException) -> None:
+    """Large orders of an attempt that has ended could not be removed from its result store."""
+    _log.warning("orders.left", ref=ref, location=location, error=str(error))
+
+
 def lines_lost(ref: str, count: int) -> None:
     """Lines of a pod's output are gone: its node rotated them away before they could be read."""
     _log.warning("cluster.lines_lost", ref=ref, lines=count)

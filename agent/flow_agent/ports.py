@@ -374,6 +374,12 @@ class ResultStore(Protocol):
         Raises ResultError: ``transient`` if another try can help. OSError: the disk refuses, or it is not there.
         """
 
+    async def remove(self, location: str, secrets: SecretResolver) -> None:
+        """Remove what ``put`` wrote; what is not there is fine.
+
+        Raises ResultError: ``transient`` if another try can help. OSError: the disk refuses.
+        """
+
 
 Sink = Callable[[Sequence[LogLine]], Awaitable[None]]
 """Takes what an attempt wrote, in order; returns when it is safe elsewhere."""

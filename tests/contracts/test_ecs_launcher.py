@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
-from flow_agent.errors import CloudError, LaunchError
+from flow_agent import events
+from flow_agent.errors import CloudError, LaunchError, ResultError
 from flow_agent.launchers import ecs_tasks
 from flow_agent.launchers.ecs import ECSLauncher, open_launcher
 from flow_agent.model import LaunchSpec, Reason, Registration
@@ -262,7 +265,7 @@ async def test_an_attempt_whose_task_was_never_started_is_lost_and_not_started_a
     async with attempts_of(ecs) as second:
         await second.launcher.go(attempt.ref)
         ending = await Launched(second.launcher, attempt.ref).end()
-    assert "no task was started for it" in (ending.lost or "")
+    assert "either none was started" in (ending.lost or "")
     assert ecs.calls.get("RunTask", 0) == 0
 
 
@@ -288,6 +291,23 @@ async def test_large_parameters_travel_through_the_result_store(ecs: Ecs, attemp
     ((request, *_),) = [list((tmp_path / "results").rglob("*.orders"))]
     assert text in request.read_text()
     assert text[:64] not in str(ecs.tokens)
+    results = [path for path in (tmp_path / "results").rglob("*") if path.is_file() and path != request]
+    await attempts.launcher.remove(attempt.ref)
+    assert [path for path in (tmp_path / "results").rglob("*") if path.is_file()] == results != []
+    await attempts.launcher.remove(attempt.ref)
+
+
+async def test_large_orders_are_removed_by_whoever_saw_the_end(ecs: Ecs, tmp_path: Path) -> None:
+    text = "".join(uuid.uuid4().hex for _ in range(1_000))
+    store = {"type": "LocalResult", "dir": str(tmp_path / "results"), "location": "{flow}/{run_id}/{attempt}"}
+    async with attempts_of(ecs) as first:
+        attempt = await first(returns_length, given={"text": text}, result=store)
+        first.launcher.hand_over(attempt.ref)
+        assert len(list((tmp_path / "results").rglob("*.orders"))) == 1
+    async with attempts_of(ecs) as second:
+        assert (await Launched(second.launcher, attempt.ref).end(within=60)).code == 0
+        await second.launcher.remove(attempt.ref)
+    assert list((tmp_path / "results").rglob("*.orders")) == []
 
 
 async def test_secrets_are_arns_and_one_without_is_refused(ecs: Ecs) -> None:
@@ -340,3 +360,239 @@ async def test_without_credentials_the_launcher_says_so(ecs: Ecs) -> None:
     with pytest.raises(CloudError, match="asking AWS whose credentials these are"):
         async with attempts_of(ecs):
             pass
+
+
+DENIED = (400, "AccessDeniedException", "User is not authorized to do this")
+
+
+async def test_a_log_that_may_not_be_read_for_a_while_is_waited_for_and_that_is_told_once(
+    ecs: Ecs, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(events, "cloud_waits", lambda what, wait, error: told.append(str(error)))
+    ecs.faults["GetLogEvents"] = [DENIED] * 4
+    attempt = await attempts(flows.prints_and_returns)
+    ending = await attempt.end(within=60)
+    assert (ending.code, attempt.texts) == (0, ["one", "two"])
+    assert len([each for each in told if "not authorized" in each]) == 1
+
+
+async def test_a_log_that_may_never_be_read_leaves_the_exit_code_and_says_that_lines_are_missing(
+    ecs: Ecs, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flow_agent.launchers.ecs.UNREAD", 1.0)
+    ecs.faults["GetLogEvents"] = [DENIED] * 1_000
+    good = await attempts(flows.prints_and_returns)
+    ending = await good.end(within=60)
+    assert (ending.receipt, ending.stored) == ({"ok": True}, {"result": None})
+    assert ["lines are missing here: the log of its task cannot be read" in text for text in good.texts] == [True]
+    bad = await (await attempts(flows.exits, given={"code": 7})).end(within=60)
+    assert (bad.code, bad.lost) == (7, None)
+    assert "not authorized" in bad.tail
+
+
+async def test_a_task_that_may_not_be_looked_at_is_waited_for_and_that_is_told_once(
+    ecs: Ecs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(events, "cloud_waits", lambda what, wait, error: told.append((what, str(error))))
+    async with attempts_of(ecs) as first:
+        attempt = await first(flows.sleeps, given={"seconds": 2.0})
+        first.launcher.hand_over(attempt.ref)
+    for action in ("ListTasks", "DescribeTasks", "DescribeTaskDefinition"):
+        ecs.faults[action] = [DENIED] * 2
+    async with attempts_of(ecs) as second:
+        ending = await Launched(second.launcher, attempt.ref).end(within=60)
+        assert ending.code == 0
+        ecs.faults["DescribeTasks"] = [DENIED] * 5
+        assert (await (await second(flows.prints_and_returns)).end(within=60)).code == 0
+    assert len([what for what, error in told if "not authorized" in error and what.startswith("tasks in")]) == 1
+    assert len([what for what, error in told if "not authorized" in error and what == attempt.ref]) <= 3
+
+
+async def test_a_task_whose_definition_was_deregistered_is_followed_all_the_same(ecs: Ecs) -> None:
+    async with attempts_of(ecs) as first:
+        attempt = await first(flows.sleeps, given={"seconds": 2.0})
+        first.launcher.hand_over(attempt.ref)
+    (arn,) = ecs.ask("ecs.ListTaskDefinitions")["taskDefinitionArns"]
+    ecs.ask("ecs.DeregisterTaskDefinition", taskDefinition=arn)
+    async with attempts_of(ecs) as second:
+        later = Launched(second.launcher, attempt.ref)
+        ending = await later.end(within=60)
+    assert (ending.code, later.texts) == (0, ["asleep"])
+
+
+async def test_a_task_that_may_not_be_looked_at_is_not_given_up_for_not_starting(ecs: Ecs) -> None:
+    ecs.faults["DescribeTasks"] = [DENIED] * 12
+    async with attempts_of(ecs, pending=1.0) as attempts:
+        attempt = await attempts(flows.prints_and_returns)
+        ending = await attempt.end(within=60)
+    assert (ending.code, attempt.texts) == (0, ["one", "two"])
+
+
+async def test_a_task_whose_cluster_is_gone_is_lost(ecs: Ecs, attempts: Attempts) -> None:
+    ecs.script = {"status": "RUNNING"}
+    attempt = await attempts(flows.prints_and_returns)
+    ecs.faults["DescribeTasks"] = [(400, "ClusterNotFoundException", "Cluster not found.")] * 1_000
+    assert "ECS knows nothing of its task any more" in ((await attempt.end(within=60)).lost or "")
+
+
+async def test_the_log_driver_is_told_to_drop_nothing(ecs: Ecs) -> None:
+    own = {"logDriver": "awslogs", "options": {"awslogs-group": GROUP, "awslogs-stream-prefix": "own"}}
+    async with attempts_of(ecs, allow=("task_definition",)) as attempts:
+        await attempts(flows.prints_and_returns, go=False)
+        for options in ({}, {"mode": "non-blocking"}):
+            logging = {**own, "options": {**own["options"], **options, "awslogs-region": REGION}}
+            given = {"containerDefinitions": [{"logConfiguration": logging}]}
+            await attempts(flows.prints_and_returns, go=False, task_definition=given)
+    arns = ecs.ask("ecs.ListTaskDefinitions")["taskDefinitionArns"]
+    modes = [
+        ecs.ask("ecs.DescribeTaskDefinition", taskDefinition=arn)["taskDefinition"]["containerDefinitions"][0][
+            "logConfiguration"
+        ]["options"]["mode"]
+        for arn in arns
+    ]
+    assert sorted(modes) == ["blocking", "blocking", "non-blocking"]
+
+
+async def test_a_good_exit_whose_last_word_got_lost_is_a_success_without_a_known_result(
+    ecs: Ecs, attempts: Attempts
+) -> None:
+    ecs.script = {"code": 0}
+    good = await attempts(flows.prints_and_returns)
+    ending = await good.end(within=60)
+    assert (ending.code, ending.receipt, ending.stored, ending.lost) == (0, {"ok": True}, {"result": None}, None)
+    assert ["lines are missing here: its last one never came" in text for text in good.texts] == [True]
+    ecs.script = {"code": 124}
+    ending = await (await attempts(flows.prints_and_returns)).end(within=60)
+    assert (ending.code, ending.receipt, ending.lost) == (0, None, None)
+
+
+async def test_a_good_exit_of_who_knows_what_is_not_taken_for_a_success(ecs: Ecs) -> None:
+    logging = {"awslogs-group": GROUP, "awslogs-stream-prefix": "own", "awslogs-region": REGION}
+    container = {
+        "name": "any",
+        "image": "any",
+        "memory": 512,
+        "logConfiguration": {"logDriver": "awslogs", "options": logging},
+    }
+    made = ecs.ask("ecs.RegisterTaskDefinition", family="any", containerDefinitions=[container])
+    ecs.script = {"code": 0}
+    async with attempts_of(ecs, allow=("task_definition_arn",)) as attempts:
+        arn = made["taskDefinition"]["taskDefinitionArn"]
+        ending = await (await attempts(flows.prints_and_returns, task_definition_arn=arn)).end(within=60)
+    assert "ended without a word of what it started (exit code 0" in (ending.lost or "")
+
+
+async def test_an_attempt_that_found_no_room_is_asked_for_again_by_the_next_agent(ecs: Ecs) -> None:
+    full = {"tasks": [], "failures": [{"reason": "RESOURCE:MEMORY", "arn": "a"}]}
+    ecs.faults["RunTask"] = [full] * 1_000
+    async with attempts_of(ecs) as first:
+        attempt = await first(flows.prints_and_returns, go=False)
+        async with anyio.create_task_group() as group:
+            group.start_soon(first.launcher.go, attempt.ref)
+            group.start_soon(attempt.end)
+            while ecs.calls.get("RunTask", 0) < 2:
+                await anyio.sleep(0.05)
+            group.cancel_scope.cancel()
+        first.launcher.hand_over(attempt.ref)
+        asked = ecs.calls["RunTask"]
+    ecs.faults["RunTask"] = [full] * 2
+    async with attempts_of(ecs) as second:
+        later = Launched(second.launcher, attempt.ref)
+        ending = await later.end(within=60)
+        await second.launcher.remove(attempt.ref)
+    assert (ending.code, ending.lost, later.texts) == (0, None, ["one", "two"])
+    assert ecs.calls["RunTask"] == asked + 3
+    ((task, _),) = zip(ecs.tasks.values(), [None], strict=True)
+    assert task.started_by == attempt.ref.split("/")[1]
+    names = ecs.ask("ecs.ListTaskDefinitions", status="ACTIVE")["taskDefinitionArns"]
+    assert [name for name in names if "parked" in name] == []
+
+
+async def test_large_orders_in_a_bucket_are_removed_and_that_they_stay_is_told(
+    ecs: Ecs, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = f"{ecs.moto}/results"
+    urllib.request.urlopen(urllib.request.Request(bucket, b"", method="PUT"), timeout=30).close()
+    client = {"endpoint_url": ecs.moto, "region_name": REGION}
+    store = {"type": "S3Result", "bucket": "results", "client_options": client, "location": "{flow}/{run_id}/{attempt}"}
+    text = "".join(uuid.uuid4().hex for _ in range(1_000))
+
+    def there() -> bool:
+        with urllib.request.urlopen(f"{bucket}?list-type=2", timeout=30) as answer:
+            return b".orders" in answer.read()
+
+    attempt = await attempts(returns_length, go=False, given={"text": text}, result=store)
+    assert there()
+    await attempts.launcher.remove(attempt.ref)
+    assert not there()
+    told: list[str] = []
+    monkeypatch.setattr(events, "orders_left", lambda ref, location, error: told.append(ref))
+    attempt = await attempts(returns_length, go=False, given={"text": text}, result=store)
+    monkeypatch.setattr("flow_agent.results.s3.S3Result.remove", refuses)
+    await attempts.launcher.remove(attempt.ref)
+    assert told == [attempt.ref]
+
+
+async def refuses(*_: Any) -> None:
+    """A store that does not let us remove."""
+    raise ResultError("s3://results: 403 AccessDenied", transient=False)
+
+
+async def test_a_log_in_another_region_is_read_there(ecs: Ecs) -> None:
+    logging = {"awslogs-group": GROUP, "awslogs-stream-prefix": "own", "awslogs-region": "eu-central-1"}
+    container = {"name": "any", "image": "any", "memory": 512}
+    container["logConfiguration"] = {"logDriver": "awslogs", "options": logging}
+    made = ecs.ask("ecs.RegisterTaskDefinition", family="any", containerDefinitions=[container])
+    async with attempts_of(ecs, allow=("task_definition_arn",)) as attempts:
+        arn = made["taskDefinition"]["taskDefinitionArn"]
+        attempt = await attempts(flows.prints_and_returns, task_definition_arn=arn)
+        ending = await attempt.end(within=60)
+    assert (ending.code, attempt.texts) == (0, ["one", "two"])
+
+
+async def test_how_a_task_ended_that_ecs_has_forgotten_is_read_from_its_log(ecs: Ecs) -> None:
+    async with attempts_of(ecs) as first:
+        for _ in range(2):  # one beside it, whose log is another
+            attempt = await first(flows.prints_and_returns)
+            await attempt.end(within=60)
+            first.launcher.hand_over(attempt.ref)
+    ecs.tasks.clear()
+    async with attempts_of(ecs) as second:
+        later = Launched(second.launcher, attempt.ref)
+        ending = await later.end(within=60)
+        assert (ending.code, ending.lost, later.texts) == (0, None, ["one", "two"])
+        assert (ending.receipt or {})["ok"] is True
+    ecs.faults["FilterLogEvents"] = [DENIED]
+    async with attempts_of(ecs) as third:
+        ending = await Launched(third.launcher, attempt.ref).end(within=60)
+    assert "or that ended over an hour ago, and ECS has forgotten it" in (ending.lost or "")
+
+
+async def test_what_a_stopped_task_wrote_last_is_read_though_it_comes_late(ecs: Ecs, attempts: Attempts) -> None:
+    ecs.faults["GetLogEvents"] = [
+        (400, "ResourceNotFoundException", "The specified log stream does not exist.")
+    ] * 1_000
+
+    async def stop() -> None:
+        while not written():
+            await anyio.sleep(0.1)
+        await attempts.launcher.stop(attempt.ref, 1.0)
+        (task,) = ecs.tasks.values()
+        await anyio.to_thread.run_sync(task.over.wait)
+        await anyio.sleep(1.0)
+        ecs.faults["GetLogEvents"] = []
+
+    def written() -> bool:
+        if not ecs.ask("logs.DescribeLogGroups")["logGroups"]:
+            return False
+        return any(
+            "asleep" in each["message"] for each in ecs.ask("logs.FilterLogEvents", logGroupName=GROUP)["events"]
+        )
+
+    attempt = await attempts(flows.sleeps)
+    async with anyio.create_task_group() as group:
+        group.start_soon(stop)
+        ending = await attempt.end(within=60)
+    assert (ending.ended_by, attempt.texts) == ("stop", ["asleep"])

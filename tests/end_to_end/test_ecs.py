@@ -79,7 +79,7 @@ def test_a_flow_runs_in_a_task_from_submit_to_result(cli: Cli, account: Ecs) -> 
     cli.until(lambda: cli.state(run) == "succeeded", 120)
     assert cli.json("result", run) == 42
     assert "hello and [redacted]" in cli("logs", run)
-    assert cli.show(run)["ref"] == f"flows/{run}-1"
+    assert cli.show(run)["ref"].startswith(f"flows/{run}-1/")
     assert "correct horse" not in cli.log()
     (refused,) = cli.submit("greedy", "-p", "end=x")
     cli.until(lambda: cli.state(refused) == "failed", 60)
@@ -103,3 +103,17 @@ def test_a_task_goes_on_when_its_agent_ends_and_another_one_watches_it(
     assert lines == [str(number) for number in range(cli.json("result", run))]
     assert len(account.tasks) == 1
     assert cli.show(run)["attempt"] == 1
+
+
+def test_a_run_without_room_for_its_task_goes_on_waiting_with_the_next_agent(cli: Cli, account: Ecs) -> None:
+    account.faults["RunTask"] = [{"tasks": [], "failures": [{"reason": "RESOURCE:MEMORY", "arn": "a"}]}] * 1_000
+    first = start(cli, account, "first")
+    (run,) = cli.submit("adds", "-p", "a=41")
+    cli.until(lambda: account.calls.get("RunTask", 0) > 1, 60)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(60) == 0
+    account.faults["RunTask"] = []
+    start(cli, account, "second")
+    cli.until(lambda: cli.state(run) == "succeeded", 120)
+    assert cli.json("result", run) == 42
+    assert (cli.show(run)["attempt"], len(account.tasks)) == (1, 1)

@@ -81,11 +81,11 @@ class Ecs:
     def environment(self) -> dict[str, str]:
         return {**KEYS, "AWS_DEFAULT_REGION": REGION, "AWS_EC2_METADATA_DISABLED": "true"}
 
-    def ask(self, action: str, **body: Any) -> Any:
-        """What moto answers; ``action`` as in ``ecs.RunTask``."""
+    def ask(self, action: str, region: str = REGION, **body: Any) -> Any:
+        """What moto answers in ``region``; ``action`` as in ``ecs.RunTask``."""
         service, _, name = action.partition(".")
         target = {"ecs": "AmazonEC2ContainerServiceV20141113", "logs": "Logs_20140328"}[service]
-        sign = f"AWS4-HMAC-SHA256 Credential={KEYS['AWS_ACCESS_KEY_ID']}/20260101/{REGION}/{service}/aws4_request"
+        sign = f"AWS4-HMAC-SHA256 Credential={KEYS['AWS_ACCESS_KEY_ID']}/20260101/{region}/{service}/aws4_request"
         request = urllib.request.Request(
             self.moto,
             json.dumps(body).encode(),
@@ -145,12 +145,12 @@ class Ecs:
 
     def _pump(self, task: Task, container: dict[str, Any]) -> None:
         options = (container.get("logConfiguration") or {}).get("options")
-        stream = None
+        stream, region = None, (options or {}).get("awslogs-region", REGION)
         if options is not None:
             stream = f"{options['awslogs-stream-prefix']}/{container['name']}/{task.arn.rpartition('/')[2]}"
             with contextlib.suppress(urllib.error.HTTPError):
-                self.ask("logs.CreateLogGroup", logGroupName=options["awslogs-group"])
-            self.ask("logs.CreateLogStream", logGroupName=options["awslogs-group"], logStreamName=stream)
+                self.ask("logs.CreateLogGroup", region, logGroupName=options["awslogs-group"])
+            self.ask("logs.CreateLogStream", region, logGroupName=options["awslogs-group"], logStreamName=stream)
         process = task.process
         assert process is not None
         assert process.stdout is not None
@@ -162,7 +162,11 @@ class Ecs:
                 now = int(time.time() * 1000)
                 events = [{"timestamp": now, "message": part} for part in parts]
                 self.ask(
-                    "logs.PutLogEvents", logGroupName=options["awslogs-group"], logStreamName=stream, logEvents=events
+                    "logs.PutLogEvents",
+                    region,
+                    logGroupName=options["awslogs-group"],
+                    logStreamName=stream,
+                    logEvents=events,
                 )
         code = process.wait()
         process.stdout.close()

@@ -32,6 +32,18 @@ def test_a_result_is_written_below_its_folder_and_read_back(tmp_path, value):
     assert [path.name for path in (tmp_path / "results/nightly-report/01abc").iterdir()] == ["2"]
 
 
+@pytest.mark.anyio
+async def test_a_result_is_removed_and_one_that_is_not_there_is_fine(tmp_path, value):
+    result = LocalResult(tmp_path / "results")
+    result.write("a/b", value)
+    for _ in range(2):
+        await result.remove("a/b", None)
+    with pytest.raises(FileNotFoundError):
+        result.read("a/b")
+    with pytest.raises(PermissionError, match="leads out"):
+        await result.remove("../b", None)
+
+
 def test_results_are_for_their_user_only(tmp_path, value):
     LocalResult(tmp_path / "results").write("a/b/c", value)
 

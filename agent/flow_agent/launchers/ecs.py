@@ -1,17 +1,15 @@
 """Attempts in tasks of ECS, on Fargate or EC2, each in a container that prepares itself (``inside``).
 
-ECS has nothing that is made and waits. So the ref is the token with which the task will be started, and is written down
-before: whoever takes the attempt over finds the task by it, or finds that there is none. A repeated request with the
-same token starts no second task.
+ECS has nothing that is made and waits. So the ref, which is written down before, holds the token with which the task
+will be started: whoever takes the attempt over finds the task by it, or finds that there is none. A repeated request
+with the same token starts no second task. It holds the nonce too, by which the log of a task is found that ECS has
+forgotten.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import secrets
-import tempfile
 from collections.abc import AsyncGenerator, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -20,27 +18,34 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from flow_agent import events, plugins, retry
-from flow_agent.errors import CloudError, LaunchError, ResultError
+from flow_agent import events, retry
+from flow_agent.errors import CloudError, LaunchError
 from flow_agent.launchers import ecs_ends as ends
+from flow_agent.launchers import ecs_orders as large
 from flow_agent.launchers import ecs_task as made
 from flow_agent.launchers.ecs_allow import refuse
-from flow_agent.launchers.ecs_client import Nobody, Services, connected
-from flow_agent.launchers.ecs_log import TaskLog
+from flow_agent.launchers.ecs_client import Services, connected
+from flow_agent.launchers.ecs_log import TaskLog, forgotten
+from flow_agent.launchers.ecs_parked import park, unpark
 from flow_agent.launchers.ecs_tasks import Held, Tasks, container_of
-from flow_agent.launchers.handed import ending_of, orders_of, packed
+from flow_agent.launchers.handed import ending_of
 from flow_agent.model import Ending, LaunchSpec, LogLine, Reason
-from flow_agent.ports import ResultStore, Sink
+from flow_agent.ports import Sink
 
 TOLD_WITHIN = 10.0
 """Seconds for which whoever lets an attempt go waits for that."""
-LARGEST_ORDERS = 4_096
-"""Characters of orders that travel with the request; larger ones go through the result store."""
-STORED_WITHIN = 60.0
 SOON, LATE = 0.5, 10.0
 """Seconds between two looks at a log, while there is something new in it, and at most."""
 BEHIND = 30.0
 """Seconds after the end of a task for which its log may still be on its way."""
+STOPPED_BEHIND = 5.0
+"""The same, of one that was stopped."""
+UNREAD = 60.0
+"""The same, where we may not read it."""
+FORGOTTEN = (
+    "ECS knows no task of it, and no log tells of one: either none was started, because its agent ended before it had"
+    " asked for it, or that ended over an hour ago, and ECS has forgotten it"
+)
 UNHEARD = "no log group is configured (ecs.log_group): what the flow writes is not seen, nor where its result lies"
 
 
@@ -64,7 +69,6 @@ class ECSLauncher:
         """See that there is a task definition; the task itself comes with ``go``."""
         refuse(spec, self._wishes.allow, self._own)
         nonce = secrets.token_hex(8)
-        orders = await self._orders(spec, nonce)
         try:
             if (arn := spec.container.get("task_definition_arn")) is not None:
                 definition = await self.tasks.described(str(arn))
@@ -75,46 +79,18 @@ class ECSLauncher:
         except CloudError as error:
             raise LaunchError(str(error), transient=error.transient, hint=error.hint) from error
         container = container_of(definition)
+        orders = await large.left(spec, self._wishes, nonce)
         request = made.request(
             spec,
             self._wishes,
-            definition=definition["taskDefinitionArn"],
+            definition=definition,
             container=str(container["name"]),
             orders=orders,
             nonce=nonce,
         )
-        held = Held(ref=f"{request['cluster']}/{request['clientToken']}", request=request, nonce=nonce)
+        held = Held(ref=f"{request['cluster']}/{request['clientToken']}/{nonce}", request=request, nonce=nonce)
         held.container = container
         return self.tasks.hold(held).ref
-
-    async def _orders(self, spec: LaunchSpec, nonce: str) -> str:
-        """What the task is told: its orders, or, where they are large, where in the result store they lie."""
-        text = orders_of(spec, nonce, fetch_for=self._wishes.fetch_for, write_for=self._wishes.write_for).text()
-        short = packed(text)
-        registration = spec.registration
-        assert registration is not None
-        if len(short) <= LARGEST_ORDERS or registration.result is None:
-            return short
-        store: ResultStore = plugins.load("results", registration.result["type"]).from_description(registration.result)
-        location = f"{store.render(spec.flow, spec.run_id, spec.attempt)}.orders"
-
-        async def on_wait(wait: float, error: BaseException) -> None:
-            events.cloud_waits(f"orders of {spec.run_id}", wait, error)
-
-        with tempfile.TemporaryDirectory() as folder:
-            path = anyio.Path(folder) / "orders"
-            await path.write_text(text, encoding="utf-8")
-            try:
-                await retry.storing(STORED_WITHIN, lambda: store.put(location, Path(path), Nobody()), on_wait)
-            except (ResultError, OSError) as error:
-                raise LaunchError(
-                    f"the orders of flow {spec.flow!r} are too large for ECS, and could not be left in its result"
-                    f" store: {error}",
-                    transient=getattr(error, "transient", False),
-                    hint="let the agent's own credentials write there, or submit smaller parameters",
-                ) from error
-        told = {"store": dict(registration.result), "location": location}
-        return packed(json.dumps({**told, "sha256": hashlib.sha256(text.encode()).hexdigest()}, default=dict))
 
     async def go(self, ref: str) -> None:
         """Start the task; while there is no room or no answer, as soon as there is. One that was stopped stays so."""
@@ -130,7 +106,8 @@ class ECSLauncher:
     async def _go(self, held: Held, done: anyio.Event) -> None:
         try:
             async with held.lock:
-                if not held.stopped:
+                if not held.stopped and not held.forgotten:
+                    await self._unpark(held)  # first: whoever found it later must not start what has run already
                     await self.tasks.start(held, self._pending)
         except CloudError as error:
             what = (
@@ -152,15 +129,23 @@ class ECSLauncher:
             raise LaunchError(f"its task cannot be looked for: {error}", hint=error.hint) from error
         if held is None:
             return Ending(lost=f"there is no such task as {ref}")
-        if not await self._begun(held):
+        if held.request is not None:
+            await self.go(ref)  # it was parked
+        try:
+            begun = await self._begun(held)
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(TOLD_WITHIN, shield=True):
+                await self._leave(held)
+            raise
+        if not begun:
             return Ending(signal=9, ended_by="stop")
         assert held.task is not None
         if "taskArn" not in held.task:
-            return Ending(lost="no task was started for it: its agent ended between writing that down and asking ECS")
+            return await self._forgotten(held, sink, attempt=attempt, after=after)
         stream = made.stream_of(held.container, held.task["taskArn"])
         if stream is None:
             return await self._unheard(held, sink, attempt=attempt, after=after)
-        log = TaskLog(self._services, ref, held.nonce, (stream[0], stream[2]), attempt=attempt, after=after)
+        log = TaskLog(self._services, ref, held.nonce, stream, attempt=attempt, after=after)
         await self._read(held, log, sink)
         told = log.exit
         if told is not None and (told.get("ended_by") == "stop" or not (told.get("receipt") or {}).get("ok")):
@@ -168,7 +153,7 @@ class ECSLauncher:
         if log.failed is not None and not held.stopped:
             raise LaunchError(str(log.failed.get("detail", "")), reason=_reason(log.failed.get("reason")))
         if told is None:
-            return ends.ending(held.task, held.name, stopped=held.stopped, tail=log.tail, said=log.said, heard=True)
+            return await self._untold(held, log, sink)
         return ends.corrected(ending_of(told), held.task, held.name, stopped=held.stopped)
 
     async def _begun(self, held: Held) -> bool:
@@ -187,7 +172,9 @@ class ECSLauncher:
             changed = held.changed
             with anyio.move_on_after(until - anyio.current_time() if held.task is not None else None) as scope:
                 await changed.wait()
-            if scope.cancelled_caught and not held.stopped:
+            if scope.cancelled_caught and held.cluster in self.tasks.blind:
+                until = anyio.current_time() + self._pending  # it may have begun long ago
+            elif scope.cancelled_caught and not held.stopped:
                 await self.tasks.stop(held)
                 raise LaunchError(
                     f"its task did not start within {self._pending:g} s (ecs.pending): it is"
@@ -196,29 +183,88 @@ class ECSLauncher:
                 )
         return True
 
-    async def _read(self, held: Held, log: TaskLog, sink: Sink) -> None:
-        """Hand over what the task writes, until its last word, or until no more can come.
+    async def _leave(self, held: Held) -> None:
+        """Where no room was found for it, see that whoever takes the attempt over can go on asking for its task."""
+        if held.request is None or held.task is not None or held.stopped or held.failure is not None:
+            return
+        held.forgotten = True  # from now on it is not asked for here
+        async with held.lock:
+            if held.task is None and not held.parked:
+                await park(self._services, held.ref, held.token, held.request)
 
-        Raises LaunchError: the log cannot be read.
-        """
-        pause, until = SOON, None
+    async def _unpark(self, held: Held) -> None:
+        if held.parked:
+            await unpark(self._services, held.ref, held.parked)
+            held.parked = ""
+
+    async def _read(self, held: Held, log: TaskLog, sink: Sink) -> None:
+        """Hand over what the task writes, until its last word, or until no more can come; ``log.unread`` if that cannot
+        be told, because the log cannot be read."""
+        pause, ended = SOON, None
         while True:
-            seen = ends.state(held.task)
-            if seen == "ended" and until is None:
-                until = anyio.current_time() + BEHIND
-            try:
-                found = await retry.reached(
-                    lambda: log.read(sink), lambda wait, error: events.cloud_waits(held.ref, wait, error)
-                )
-            except CloudError as error:
-                raise LaunchError(f"the log of its task cannot be read: {error}", hint=error.hint) from error
-            silent = (held.task or {}).get("stopCode") == "TaskFailedToStart" or held.stopped
-            if log.over or (until is not None and (anyio.current_time() > until or silent)):
+            if ends.state(held.task) == "ended" and ended is None:
+                ended = anyio.current_time()
+            found = await self._look(held, log, sink)
+            behind = self._behind(held, log)
+            if log.over or (ended is not None and anyio.current_time() >= ended + behind):
                 return
-            pause = SOON if found or until is not None else min(LATE, pause * 1.5)
+            pause = SOON if found or ended is not None else min(LATE, pause * 1.5)
             changed = held.changed
             with anyio.move_on_after(pause):
                 await changed.wait()
+
+    @staticmethod
+    def _behind(held: Held, log: TaskLog) -> float:
+        """Seconds after the end of its task for which its log may still be on its way."""
+        task = held.task or {}
+        if task.get("stopCode") == "TaskFailedToStart" or (held.stopped and not task.get("startedAt")):
+            return 0.0
+        if held.stopped:  # what it wrote last is worth less then, and somebody waits
+            return STOPPED_BEHIND
+        return UNREAD if log.unread else BEHIND
+
+    @staticmethod
+    async def _look(held: Held, log: TaskLog, sink: Sink) -> int:
+        """How much was new in the log. That we may not read it is told once: the flow goes on all the same."""
+        try:
+            found = await retry.reached(
+                lambda: log.read(sink), lambda wait, error: events.cloud_waits(held.ref, wait, error)
+            )
+        except CloudError as error:
+            if log.unread is None:
+                events.cloud_waits(held.ref, SOON, error)
+            log.unread = error
+            return 0
+        log.unread = None
+        return found
+
+    async def _forgotten(self, held: Held, sink: Sink, *, attempt: int, after: int) -> Ending:
+        """The ending of an attempt of whose task ECS knows nothing: its log may go back further."""
+        assert held.task is not None
+        stream = await forgotten(self._services, held, self._wishes.log_group)
+        if stream is None:
+            return Ending(lost=FORGOTTEN)
+        place = (self._wishes.log_group, "", stream)
+        log = TaskLog(self._services, held.ref, held.nonce, place, attempt=attempt, after=after)
+        await self._look(held, log, sink)
+        if log.failed is not None and not held.stopped:
+            raise LaunchError(str(log.failed.get("detail", "")), reason=_reason(log.failed.get("reason")))
+        if log.exit is None:
+            return Ending(lost="ECS has forgotten its task, and its log does not tell how it ended", tail=log.tail)
+        return ends.corrected(ending_of(log.exit), held.task, held.name, stopped=held.stopped)
+
+    @staticmethod
+    async def _untold(held: Held, log: TaskLog, sink: Sink) -> Ending:
+        """The ending of an attempt whose last word was not read."""
+        assert held.task is not None
+        heard, ours = log.unread is None, made.is_ours(held.container) or log.began
+        if not heard:
+            await log.miss(f"the log of its task cannot be read: {log.unread}", sink)
+        elif ours and ends.container(held.task, held.name).get("exitCode") == 0 and not held.stopped:
+            await log.miss("its last one never came, which says where its result lies", sink)
+        return ends.ending(
+            held.task, held.name, stopped=held.stopped, tail=log.tail, said=log.said, heard=heard, ours=ours
+        )
 
     async def _unheard(self, held: Held, sink: Sink, *, attempt: int, after: int) -> Ending:
         if after == 0:
@@ -229,7 +275,8 @@ class ECSLauncher:
             await sink([line])
         await self._ended(held, None)
         assert held.task is not None
-        return ends.ending(held.task, held.name, stopped=held.stopped, tail="", said="", heard=False)
+        ours = made.is_ours(held.container)
+        return ends.ending(held.task, held.name, stopped=held.stopped, tail="", said="", heard=False, ours=ours)
 
     @staticmethod
     async def _ended(held: Held, seconds: float | None) -> None:
@@ -252,8 +299,10 @@ class ECSLauncher:
         held.tell()
 
     async def remove(self, ref: str) -> None:
-        """Forget the attempt: ECS forgets its task by itself, an hour after its end."""
-        self.tasks.forget(ref)
+        """Forget the attempt: ECS forgets its task by itself, an hour after its end. Large orders are removed."""
+        if (held := self.tasks.forget(ref)) is not None:
+            await self._unpark(held)
+            await large.remove(ref, made.orders_in(held.request or held.task or {}))
 
     def hand_over(self, ref: str) -> None:
         """See ``RemoteLauncher.hand_over``."""

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+from flow_agent import events, retry
 from flow_agent.errors import CloudError, SecretNotFound, StoreError
 from flow_agent.objects.aws import AwsClient, aws_client
 from flow_agent.objects.aws_errors import code, status
 from flow_agent.objects.base import ANSWER_WITHIN
+
+T = TypeVar("T")
 
 BUSY = frozenset(
     {"ServerException", "LimitExceededException", "ServiceUnavailableException", "OperationAbortedException"}
     | {"BlockedException", "UpdateInProgressException", "RequestLimitExceeded", "ThrottlingException"}
 )
 """Words of ECS and CloudWatch for what may pass."""
+GONE = frozenset({"ClusterNotFoundException"})
+"""Words of ECS for a cluster in which nothing can run any more."""
+ABSENT = frozenset({"ClientException", "InvalidParameterException"})
+"""Words of ECS for a task definition that is not there."""
+NEEDS = "the launcher ecs"
+REFUSED = "refused"
+"""The code of an error that ``patient`` made one that may pass."""
 HINTS = {
     "ClusterNotFoundException": "see ecs.cluster, and the region",
-    "AccessDeniedException": "let the agent's role do ecs:RegisterTaskDefinition, DescribeTaskDefinition, RunTask,"
-    " DescribeTasks, ListTasks, StopTask, logs:GetLogEvents, and iam:PassRole for the roles of tasks",
+    "AccessDeniedException": "let the agent's role do ecs:RegisterTaskDefinition, DescribeTaskDefinition,"
+    " DeregisterTaskDefinition, RunTask, DescribeTasks, ListTasks, StopTask, logs:GetLogEvents,"
+    " FilterLogEvents, and iam:PassRole for the roles of tasks",
     "PlatformUnknownException": "see platformVersion in run_task_kwargs",
 }
 
@@ -45,6 +56,8 @@ class Services:
     logs: AwsClient
     account: str
     region: str
+    given: Mapping[str, Any]
+    """The options that their clients were made with."""
 
     async def call(self, what: str, method: str, **arguments: Any) -> dict[str, Any]:
         """What ECS answers.
@@ -53,12 +66,43 @@ class Services:
         """
         return await _called(self.ecs, what, method, arguments)
 
-    async def logged(self, what: str, method: str, **arguments: Any) -> dict[str, Any]:
-        """What CloudWatch's logs answer.
+    async def logged(self, what: str, method: str, *, region: str = "", **arguments: Any) -> dict[str, Any]:
+        """What CloudWatch's logs of ``region`` answer; empty is the agent's own.
 
         Raises CloudError.
         """
-        return await _called(self.logs, what, method, arguments)
+        if region in {"", self.region}:
+            return await _called(self.logs, what, method, arguments)
+        try:
+            async with aws_client("logs", {**self.given, "region_name": region}, Nobody(), needs=NEEDS) as logs:
+                return await _called(logs, what, method, arguments)
+        except StoreError as error:
+            raise _explained(error) from error
+
+
+async def patient(call: Callable[[], Awaitable[T]], what: str, lasting: frozenset[str] = GONE) -> T:
+    """The answer of ``call``, which looks at what was started, asked again also where it is refused: that goes on
+    whether we may look at it or not, and whoever took the permission can give it back. A refusal is told once.
+
+    Raises CloudError: its code is one of ``lasting``.
+    """
+    refused = False
+
+    async def ask() -> T:
+        try:
+            return await call()
+        except CloudError as error:
+            if error.transient or error.code in lasting:
+                raise
+            raise CloudError(str(error), transient=True, code=REFUSED, hint=error.hint) from error
+
+    def on_wait(wait: float, error: BaseException) -> None:
+        nonlocal refused
+        again, refused = refused, getattr(error, "code", "") == REFUSED
+        if not (again and refused):
+            events.cloud_waits(what, wait, error)
+
+    return await retry.reached(ask, on_wait)
 
 
 async def _called(client: AwsClient, what: str, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,10 +135,11 @@ async def connected(options: Mapping[str, Any]) -> AsyncGenerator[Services]:
     async with AsyncExitStack() as stack:
         try:
             ecs, logs, sts = [
-                await stack.enter_async_context(aws_client(service, made, Nobody(), needs="the launcher ecs"))
+                await stack.enter_async_context(aws_client(service, made, Nobody(), needs=NEEDS))
                 for service in ("ecs", "logs", "sts")
             ]
         except StoreError as error:
             raise _explained(error) from error
         who = await _called(sts, "asking AWS whose credentials these are", "get_caller_identity", {})
-        yield Services(ecs=ecs, logs=logs, account=str(who["Account"]), region=str(ecs.sdk.meta.region_name))
+        region = str(ecs.sdk.meta.region_name)
+        yield Services(ecs=ecs, logs=logs, account=str(who["Account"]), region=region, given=made)

@@ -64,9 +64,12 @@ def not_started(task: Mapping[str, Any] | None, name: str) -> LaunchError:
     return LaunchError(f"its task could not be started: {said}")
 
 
-def ending(task: Mapping[str, Any], name: str, *, stopped: bool, tail: str, said: str, heard: bool) -> Ending:  # noqa: PLR0911 - a list of cases
-    """The ending of an attempt that left no words of its own; ``said`` is what else stood in its output, ``heard``
-    whether there is an output that can be read.
+def ending(  # noqa: PLR0911 - a list of cases
+    task: Mapping[str, Any], name: str, *, stopped: bool, tail: str, said: str, heard: bool, ours: bool
+) -> Ending:
+    """The ending of an attempt whose last word was not read; ``said`` is what else stood in its output, ``heard``
+    whether there is an output that can be read, ``ours`` whether the exit code is for certain that of ``inside``, which
+    ends with 0 only once it has its receipt.
 
     Raises LaunchError: the flow never began.
     """
@@ -78,6 +81,8 @@ def ending(task: Mapping[str, Any], name: str, *, stopped: bool, tail: str, said
         return Ending(**{**how, "code": None, "signal": number or signal.SIGKILL}, ended_by="stop")
     if task.get("gone"):
         return Ending(lost="ECS knows nothing of its task any more", tail=tail)
+    if ours and code == 0:
+        return Ending(**how, receipt={"ok": True}, stored={"result": None})
     if (memory := out_of_memory(task, name)) is not None:
         return Ending(**how, memory=memory)
     if task.get("stopCode") == "TaskFailedToStart" or (code is None and not task.get("startedAt")):
@@ -88,7 +93,7 @@ def ending(task: Mapping[str, Any], name: str, *, stopped: bool, tail: str, said
         raise LaunchError(f"what prepares the flow in its container failed: {said or 'it says nothing that is read'}")
     if not heard and code == 0:
         return Ending(**how, receipt={"ok": True}, stored={"result": None})
-    if not heard and code == WORDLESS:
+    if (ours or not heard) and code == WORDLESS:
         return Ending(**{**how, "code": 0})
     if not heard and code is not None:
         return Ending(**how)

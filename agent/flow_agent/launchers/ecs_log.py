@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from typing import Any
 
+import anyio
+from ulid import ULID
+
+from flow_agent import retry
 from flow_agent.errors import CloudError
+from flow_agent.events import cloud_waits as waits
 from flow_agent.launchers.ecs_client import Services
+from flow_agent.launchers.ecs_task import CONTAINER, FAMILY
+from flow_agent.launchers.ecs_tasks import Held
 from flow_agent.launchers.marked_log import MarkedLog
+from flow_agent.model import LogLine
 from flow_agent.ports import Sink
+from flow_agent.redact import known
 
 PIECES = 64
 """Events that one of our lines may be cut into: the driver cuts at 16 KiB, CloudWatch at 256."""
 
+SOUGHT_WITHIN = 60.0
+"""Seconds for which the log of a forgotten task is looked for."""
+
 
 class TaskLog(MarkedLog):
-    """``stream`` is log group and log stream of the task's container."""
+    """``stream`` is log group, region and log stream of the task's container."""
 
     def __init__(
-        self, services: Services, ref: str, nonce: str, stream: tuple[str, str], *, attempt: int, after: int
+        self, services: Services, ref: str, nonce: str, stream: tuple[str, str, str], *, attempt: int, after: int
     ) -> None:
         super().__init__(ref, nonce, attempt=attempt, after=after)
-        self._services, (self._group, self._stream) = services, stream
+        self._services, (self._group, self._region, self._stream) = services, stream
         self._next: str | None = None
         self._torn = ""
         self._pieces = 0
+        self.unread: CloudError | None = None
+        """Why it cannot be read now."""
 
     async def read(self, sink: Sink) -> int:
         """Hand over what is there and was not read yet; gives how many events that were.
@@ -36,7 +52,9 @@ class TaskLog(MarkedLog):
             if self._next is not None:
                 query["nextToken"] = self._next
             try:
-                answer = await self._services.logged(f"reading the log {self._stream}", "get_log_events", **query)
+                answer = await self._services.logged(
+                    f"reading the log {self._stream}", "get_log_events", region=self._region, **query
+                )
             except CloudError as error:
                 if error.code == "ResourceNotFoundException":
                     return count  # nothing has been written yet
@@ -51,6 +69,23 @@ class TaskLog(MarkedLog):
                 return count
         return count
 
+    @property
+    def began(self) -> bool:
+        """Whether a line of our own was read, so that nothing else than ``inside`` runs there."""
+        return self._number > 0
+
+    async def miss(self, why: str, sink: Sink) -> None:
+        """Say that the last lines are missing, where they would stand, and in the tail."""
+        self._seq += 1
+        text = known.text(f"lines are missing here: {why}")
+        self._tail.append(text)
+        self._said.append(text)
+        line = LogLine(
+            attempt=self._attempt, source="flow", seq=self._seq, time=time.time(), text=text, level="WARNING",
+            logger="flow_agent.launcher",
+        )  # fmt: skip
+        await sink([line])
+
     def _whole(self, message: str) -> list[bytes]:
         """The line that ``message`` ends; none while there is more to come."""
         text = self._torn + message.removesuffix("\n")
@@ -60,3 +95,39 @@ class TaskLog(MarkedLog):
             return []
         self._torn, self._pieces = "", 0
         return [data]
+
+
+async def forgotten(services: Services, held: Held, group: str) -> str | None:
+    """The stream of a task that ECS has forgotten, found by the mark of its lines; None: nobody knows of one."""
+    if not group or not held.nonce:
+        return None
+    query: dict[str, Any] = {
+        "logGroupName": group,
+        "logStreamNamePrefix": f"{FAMILY}/{CONTAINER}/",
+        "filterPattern": f'"flow-agent:{held.nonce}:"',
+        "startTime": _made_at(held.token),
+    }
+    try:
+        with anyio.move_on_after(SOUGHT_WITHIN):
+            while True:
+                answer = await retry.reached(
+                    partial(services.logged, f"looking for the log of {held.ref}", "filter_log_events", **query),
+                    partial(waits, held.ref),
+                )
+                if answer["events"]:
+                    return str(answer["events"][0]["logStreamName"])
+                if not answer.get("nextToken"):
+                    return None
+                query["nextToken"] = answer["nextToken"]
+    except CloudError as error:
+        waits(held.ref, 0.0, error)
+    return None
+
+
+def _made_at(token: str) -> int:
+    """Milliseconds since the epoch before which the run with that token wrote nothing; 0 if it does not tell."""
+    try:
+        found = ULID.from_str(token.partition("-")[0].upper()).milliseconds
+    except ValueError:
+        return 0
+    return found if found < time.time() * 1000 else 0

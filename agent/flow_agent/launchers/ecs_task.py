@@ -7,15 +7,18 @@ import copy
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flow_agent.ecs_options import is_secret_arn
+from flow_agent.ecs_options import amount, is_secret_arn
 from flow_agent.errors import LaunchError
 from flow_agent.model import LaunchSpec, Reason
 
+AWSVPC = "awsvpc"
 CONTAINER = "flow"
+ENTRY = ("flow-agent",)
 FAMILY = "flow-agent"
 ORDERS, NONCE = "FLOW_AGENT_RUN_ORDERS", "FLOW_AGENT_RUN_NONCE"
 """Variables of the task: what it is to do, and what its marked lines begin with, for whoever takes it over."""
@@ -23,6 +26,8 @@ MARGIN = 10
 """Seconds that a container has to report, beyond the grace of its attempt."""
 LONGEST_STOP = 120
 """Seconds that ECS waits at most between SIGTERM and SIGKILL."""
+LONGEST_TAG = 256
+_NOT_IN_TAGS = re.compile(r"[^\w .:/=+@-]")
 LARGEST_OVERRIDE = 8_192
 """Characters of all overrides of a task: ECS takes no more."""
 
@@ -71,13 +76,13 @@ def definition(spec: LaunchSpec, wishes: Wishes, region: str) -> dict[str, Any]:
     others = [each for each in containers if each is not flow]
     kind = asked.get("launch_type") or wishes.launch_type
     made["containerDefinitions"] = [_flow(flow, spec, wishes, region), *others]
-    made["cpu"] = str(asked.get("cpu") or made.get("cpu") or wishes.cpu)
-    made["memory"] = str(asked.get("memory") or made.get("memory") or wishes.memory)
+    made["cpu"] = _amount(asked.get("cpu") or made.get("cpu") or wishes.cpu, "cpu")
+    made["memory"] = _amount(asked.get("memory") or made.get("memory") or wishes.memory, "memory")
     if not others:  # on EC2 the limit of the container is what holds it
         made["containerDefinitions"][0] = {"memory": int(made["memory"]), **made["containerDefinitions"][0]}
     made["requiresCompatibilities"] = [kind]
-    if kind == "FARGATE":
-        made["networkMode"] = "awsvpc"
+    if kind == "FARGATE" or ("networkMode" not in made and _has_subnets(asked, wishes)):
+        made["networkMode"] = AWSVPC  # ECS's own choice on EC2 is bridge, which takes no subnets
     for name, direct, own in (
         ("taskRoleArn", "task_role_arn", wishes.task_role),
         ("executionRoleArn", "execution_role_arn", wishes.execution_role),
@@ -87,6 +92,19 @@ def definition(spec: LaunchSpec, wishes: Wishes, region: str) -> dict[str, Any]:
     made.pop("family", None)
     digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
     return {**made, "family": f"{FAMILY}-{digest[:24]}"}
+
+
+def _has_subnets(asked: Mapping[str, Any], wishes: Wishes) -> bool:
+    """Whether somebody says in which subnets the task is to be."""
+    network, further = asked.get("network") or {}, asked.get("run_task_kwargs") or {}
+    return bool(network.get("subnets") or wishes.subnets or "networkConfiguration" in further)
+
+
+def _amount(value: Any, what: str) -> str:
+    try:
+        return str(amount(value, what))
+    except (TypeError, ValueError) as error:  # it was registered by a program that did not look
+        raise LaunchError(str(error), hint="correct it in the flow's run config, and register the flow anew") from error
 
 
 def _flow(flow: Mapping[str, Any], spec: LaunchSpec, wishes: Wishes, region: str) -> dict[str, Any]:
@@ -102,7 +120,7 @@ def _flow(flow: Mapping[str, Any], spec: LaunchSpec, wishes: Wishes, region: str
         "name": CONTAINER,
         "image": image,
         "essential": True,
-        "entryPoint": ["flow-agent"],
+        "entryPoint": list(ENTRY),
         "command": ["inside", "--variable", ORDERS],
         "stopTimeout": min(LONGEST_STOP, math.ceil(spec.grace) + MARGIN),
     }
@@ -111,6 +129,9 @@ def _flow(flow: Mapping[str, Any], spec: LaunchSpec, wishes: Wishes, region: str
     if wishes.log_group and "logConfiguration" not in made:
         options = {"awslogs-group": wishes.log_group, "awslogs-region": region, "awslogs-stream-prefix": FAMILY}
         made["logConfiguration"] = {"logDriver": "awslogs", "options": options}
+    logging = made.get("logConfiguration") or {}
+    if logging.get("logDriver") == "awslogs":  # ECS would have the driver drop lines rather than hold the flow up
+        made["logConfiguration"] = {**logging, "options": {"mode": "blocking", **(logging.get("options") or {})}}
     return made
 
 
@@ -149,14 +170,14 @@ def check_secrets(spec: LaunchSpec, container: Mapping[str, Any]) -> None:
 
 
 def request(
-    spec: LaunchSpec, wishes: Wishes, *, definition: str, container: str, orders: str, nonce: str
+    spec: LaunchSpec, wishes: Wishes, *, definition: Mapping[str, Any], container: str, orders: str, nonce: str
 ) -> dict[str, Any]:
-    """The arguments of ``run_task``; ``definition`` is the ARN, ``container`` the name of the one that runs the flow.
+    """The arguments of ``run_task``; ``definition`` is as ECS has it, ``container`` the name of the one that runs the
+    flow.
 
     Raises LaunchError: the orders are too large.
     """
     asked = spec.container
-    network = asked.get("network") or {}
     kind = asked.get("launch_type") or wishes.launch_type
     overrides: dict[str, Any] = {
         "containerOverrides": [
@@ -179,30 +200,42 @@ def request(
     token = token_of(spec)
     made = {
         "cluster": asked.get("cluster") or wishes.cluster,
-        "taskDefinition": definition,
+        "taskDefinition": definition["taskDefinitionArn"],
         "count": 1,
         "launchType": kind,
         "overrides": overrides,
         "startedBy": token,
         "clientToken": token,
-        "tags": [{"key": "flow-agent:run", "value": spec.run_id}, {"key": "flow-agent:flow", "value": spec.flow[:256]}],
+        "tags": [{"key": "flow-agent:run", "value": spec.run_id}, {"key": "flow-agent:flow", "value": _tag(spec.flow)}],
     }
-    subnets = network.get("subnets") or list(wishes.subnets)
-    if subnets:
-        public = network.get("assign_public_ip", wishes.public_ip)
-        made["networkConfiguration"] = {
-            "awsvpcConfiguration": {
-                "subnets": subnets,
-                "securityGroups": network.get("security_groups") or list(wishes.security_groups),
-                "assignPublicIp": "ENABLED" if public else "DISABLED",
-            }
-        }
+    if definition.get("networkMode") == AWSVPC and (network := _network(asked.get("network") or {}, wishes, kind)):
+        made["networkConfiguration"] = network
     extra = dict(asked.get("run_task_kwargs") or {})
     if "capacityProviderStrategy" in extra:
         made.pop("launchType")  # ECS takes one of them
     # What names the attempt, and what it is to do, stays ours.
     kept = ("cluster", "taskDefinition", "count", "overrides", "startedBy", "clientToken")
     return {**made, **extra, **{name: made[name] for name in kept}}
+
+
+def _network(asked: Mapping[str, Any], wishes: Wishes, kind: str) -> dict[str, Any]:
+    """Where a task with a network interface of its own is; empty if nobody says."""
+    subnets = asked.get("subnets") or list(wishes.subnets)
+    if not subnets:
+        return {}
+    public = asked.get("assign_public_ip", wishes.public_ip and kind == "FARGATE")  # refused on EC2
+    return {
+        "awsvpcConfiguration": {
+            "subnets": subnets,
+            "securityGroups": asked.get("security_groups") or list(wishes.security_groups),
+            "assignPublicIp": "ENABLED" if public else "DISABLED",
+        }
+    }
+
+
+def _tag(text: str) -> str:
+    """``text`` as the value of a tag: with others in it ECS refuses the whole request."""
+    return _NOT_IN_TAGS.sub("-", text)[:LONGEST_TAG]
 
 
 def stream_of(container: Mapping[str, Any], task_arn: str) -> tuple[str, str, str] | None:
@@ -216,10 +249,24 @@ def stream_of(container: Mapping[str, Any], task_arn: str) -> tuple[str, str, st
     return options["awslogs-group"], options.get("awslogs-region", ""), f"{prefix}/{container['name']}/{task}"
 
 
+def is_ours(container: Mapping[str, Any]) -> bool:
+    """Whether the exit code of ``container`` can only be that of ``inside``; an image may begin with anything."""
+    return tuple(container.get("entryPoint") or ()) == ENTRY
+
+
 def nonce_of(task: Mapping[str, Any]) -> str:
-    """The nonce of the attempt in ``task``; empty if that is none of ours."""
+    """The nonce of the attempt in ``task``, or in the request for it; empty if that is none of ours."""
+    return _variable(task, NONCE)
+
+
+def orders_in(task: Mapping[str, Any]) -> str:
+    """The orders in ``task``, or in the request for it; empty if that is none of ours."""
+    return _variable(task, ORDERS)
+
+
+def _variable(task: Mapping[str, Any], name: str) -> str:
     for container in (task.get("overrides") or {}).get("containerOverrides") or ():
         for each in container.get("environment") or ():
-            if each["name"] == NONCE:
+            if each["name"] == name:
                 return str(each["value"])
     return ""

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import anyio
@@ -17,7 +18,8 @@ from flow_agent import events, retry
 from flow_agent.errors import CloudError, LaunchError
 from flow_agent.launchers import ecs_ends as ends
 from flow_agent.launchers import ecs_task as made
-from flow_agent.launchers.ecs_client import Services
+from flow_agent.launchers.ecs_client import ABSENT, GONE, Services, patient
+from flow_agent.launchers.ecs_parked import parked
 
 LOOK = 2.0
 """Seconds between two looks at the tasks."""
@@ -32,7 +34,8 @@ MISSING = 60.0
 
 @dataclass
 class Held:
-    """One attempt. ``request`` is what starts it, None where another agent has done so; ``task`` what ECS said last."""
+    """One attempt. ``request`` is what starts it, None where another agent has done so; ``task`` what ECS said last;
+    ``parked`` the ARN of where the request was found."""
 
     ref: str
     request: Mapping[str, Any] | None = None
@@ -43,6 +46,7 @@ class Held:
     stopped: bool = False
     settled: bool = False
     forgotten: bool = False
+    parked: str = ""
     failure: LaunchError | None = None
     missing_since: float | None = None
     changed: anyio.Event = field(default_factory=anyio.Event)
@@ -56,7 +60,7 @@ class Held:
     @property
     def token(self) -> str:
         """By which its task is found."""
-        return self.ref.partition("/")[2]
+        return self.ref.split("/")[1]
 
     @property
     def name(self) -> str:
@@ -79,6 +83,8 @@ class Tasks:
         self._learning = anyio.Lock()
         self.calls = 0
         """How often ECS was asked about tasks."""
+        self.blind = set[str]()
+        """Clusters whose tasks we may not look at now."""
 
     # Definitions
 
@@ -92,7 +98,7 @@ class Tasks:
             try:
                 found = await self.described(family)
             except CloudError as error:
-                if error.transient or error.code not in {"ClientException", "InvalidParameterException"}:
+                if error.transient or error.code not in ABSENT:
                     raise
                 answer = await self._services.call(
                     f"registering the task definition {family}", "register_task_definition", **wanted
@@ -106,15 +112,26 @@ class Tasks:
 
         Raises CloudError: there is none.
         """
-        answer = await self._services.call(
-            f"looking for the task definition {name}", "describe_task_definition", taskDefinition=name
-        )
-        found: Mapping[str, Any] = answer["taskDefinition"]
+        found = await self._definition(name)
         if found.get("status") == "INACTIVE":
             raise CloudError(
                 f"the task definition {name} is not active any more", transient=False, code="ClientException"
             )
         return found
+
+    async def _definition(self, name: str) -> Mapping[str, Any]:
+        answer = await self._services.call(
+            f"looking for the task definition {name}", "describe_task_definition", taskDefinition=name
+        )
+        found: Mapping[str, Any] = answer["taskDefinition"]
+        return found
+
+    async def _container(self, ref: str, definition: str) -> Mapping[str, Any]:
+        """The one that runs the flow; the task goes on though its definition was deregistered, or deleted."""
+        try:
+            return container_of(await patient(lambda: self._definition(definition), ref, ABSENT))
+        except CloudError:
+            return {}
 
     # Tasks
 
@@ -142,39 +159,47 @@ class Tasks:
         async with self._learning:
             if ref not in self._held:
                 held = Held(ref=ref, went=True)
-                held.task = await self._found(held) or {"gone": True}
+                held.task = await self._looked_for(held)
+                if held.task is None and (found := await parked(self._services, ref, held.token)) is not None:
+                    held.went, (held.parked, held.request) = False, found
+                    held.nonce = made.nonce_of(held.request)
+                    held.container = await self._container(ref, held.request["taskDefinition"])
+                    return self.hold(held)
+                held.task = held.task or {"gone": True}
                 if definition := held.task.get("taskDefinitionArn"):
-                    held.container = container_of(await self._patient(ref, definition))
-                held.nonce = made.nonce_of(held.task)
+                    held.container = await self._container(ref, definition)
+                held.nonce = made.nonce_of(held.task) or (*ref.split("/", 2), "")[2]
                 self.hold(held)
         return self._held[ref]
 
-    async def _patient(self, ref: str, definition: str) -> Mapping[str, Any]:
-        return await retry.reached(
-            lambda: self.described(definition), lambda wait, error: events.cloud_waits(ref, wait, error)
-        )
+    async def _looked_for(self, held: Held) -> Mapping[str, Any] | None:
+        try:
+            return await self._found(held)
+        except CloudError as error:
+            if error.code in GONE:
+                return None
+            raise
 
     async def _found(self, held: Held) -> Mapping[str, Any] | None:
         """The task that was started with the token of ``held``."""
         until = anyio.current_time() + FOUND_WITHIN
         while True:
             for status in ("RUNNING", "STOPPED"):
-                answer = await retry.reached(
-                    lambda status=status: self._services.call(  # type: ignore[misc]  # a default binds it
-                        f"looking for the task of {held.ref}",
-                        "list_tasks",
-                        cluster=held.cluster,
-                        startedBy=held.token,
-                        desiredStatus=status,
-                    ),
-                    lambda wait, error: events.cloud_waits(held.ref, wait, error),
-                )
-                if answer["taskArns"]:
-                    (task,) = await self._described(held.cluster, answer["taskArns"][:1])
-                    return task
+                if found := await patient(partial(self._listed, held, status), held.ref):
+                    return found[0]
             if anyio.current_time() > until:
                 return None
             await anyio.sleep(FIND)
+
+    async def _listed(self, held: Held, status: str) -> list[Mapping[str, Any]]:
+        answer = await self._services.call(
+            f"looking for the task of {held.ref}",
+            "list_tasks",
+            cluster=held.cluster,
+            startedBy=held.token,
+            desiredStatus=status,
+        )
+        return await self._described(held.cluster, answer["taskArns"][:1]) if answer["taskArns"] else []
 
     async def _described(self, cluster: str, arns: list[str]) -> list[Mapping[str, Any]]:
         async def ask() -> list[Mapping[str, Any]]:
@@ -235,15 +260,21 @@ class Tasks:
             events.cloud_waits(held.ref, 0.0, error)
 
     async def watch(self) -> None:
-        """Look at the tasks that go on, for ever. Ends by being cancelled."""
+        """Look at the tasks that go on, for ever; a refusal is told once. Ends by being cancelled."""
         while True:
             await anyio.sleep(LOOK)
             for cluster, some in self._batches():
                 try:
                     found = {task["taskArn"]: task for task in await self._described(cluster, list(some))}
                 except CloudError as error:
-                    events.cloud_waits(f"tasks in {cluster}", LOOK, error)
-                    continue
+                    if cluster not in self.blind:
+                        events.cloud_waits(f"tasks in {cluster}", LOOK, error)
+                    self.blind.add(cluster)
+                    if error.code not in GONE:
+                        continue
+                    found = {}
+                else:
+                    self.blind.discard(cluster)
                 for arn, held in some.items():
                     self._seen(held, found.get(arn))
 

@@ -103,6 +103,12 @@ class LocalResult:
 
         return await to_thread.run_sync(self.read, location)
 
+    async def remove(self, location: str, secrets: SecretResolver) -> None:  # noqa: ARG002 - the port's signature
+        """See :meth:`flow_agent.ports.ResultStore.remove`; needs no secret."""
+        from anyio import to_thread  # noqa: PLC0415 - the author's side has no anyio
+
+        await to_thread.run_sync(lambda: self._path(location).unlink(missing_ok=True))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LocalResult) and self.describe() == other.describe()
 

@@ -71,6 +71,16 @@ class ObjectResult(ABC):
             raise _result_error(error) from error
         return path
 
+    async def remove(self, location: str, secrets: SecretResolver) -> None:
+        """See :meth:`flow_agent.ports.ResultStore.remove`."""
+        from flow_agent.errors import StoreError
+
+        try:
+            async with self.connect(secrets) as store:
+                await store.delete(location)
+        except StoreError as error:
+            raise _result_error(error) from error
+
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self.describe() == other.describe()
 
