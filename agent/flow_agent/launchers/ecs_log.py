@@ -16,9 +16,7 @@ from flow_agent.launchers.ecs_client import Services
 from flow_agent.launchers.ecs_task import CONTAINER, FAMILY
 from flow_agent.launchers.ecs_tasks import Held
 from flow_agent.launchers.marked_log import MarkedLog
-from flow_agent.model import LogLine
 from flow_agent.ports import Sink
-from flow_agent.redact import known
 
 PIECES = 64
 """Events that one of our lines may be cut into: the driver cuts at 16 KiB, CloudWatch at 256."""
@@ -73,18 +71,6 @@ class TaskLog(MarkedLog):
     def began(self) -> bool:
         """Whether a line of our own was read, so that nothing else than ``inside`` runs there."""
         return self._number > 0
-
-    async def miss(self, why: str, sink: Sink) -> None:
-        """Say that the last lines are missing, where they would stand, and in the tail."""
-        self._seq += 1
-        text = known.text(f"lines are missing here: {why}")
-        self._tail.append(text)
-        self._said.append(text)
-        line = LogLine(
-            attempt=self._attempt, source="flow", seq=self._seq, time=time.time(), text=text, level="WARNING",
-            logger="flow_agent.launcher",
-        )  # fmt: skip
-        await sink([line])
 
     def _whole(self, message: str) -> list[bytes]:
         """The line that ``message`` ends; none while there is more to come."""

@@ -204,7 +204,7 @@ class KubernetesLauncher:
             await retry.reached(lasting(once), partial(events.cluster_waits, held.ref), enough)
         except ClusterError as error:
             if not follow:
-                await log.unread(str(error), sink)
+                await log.miss(f"what it wrote could not be read: {error}", sink)
             elif ends.state(held.sight) != "ended":
                 raise LaunchError(f"the output of the attempt cannot be read: {error}", hint=error.hint) from error
 

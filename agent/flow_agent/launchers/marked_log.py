@@ -72,11 +72,13 @@ class MarkedLog:
         if found:
             await sink(found)
 
-    async def unread(self, why: str, sink: Sink) -> None:
-        """Say where the output ends for us that it may have gone on."""
+    async def miss(self, why: str, sink: Sink) -> None:
+        """Say that the last lines are missing, where they would stand, and in the tail."""
         self._seq += 1
-        text = f"what it wrote from here on could not be read: {why}"
-        await sink([self._note(self._seq, self._since or time.time(), known.text(text))])
+        text = known.text(f"lines are missing here: {why}")
+        self._tail.append(text)
+        self._said.append(text)
+        await sink([self._note(self._seq, time.time(), text)])
 
     def _lines(self, line: LogLine) -> list[LogLine]:
         self._since = line.time
