@@ -170,7 +170,7 @@ async def single_claims(urls: dict[int, str], rounds: int) -> dict[int, list[flo
             for rows, queue in queues.items():
                 await queue.submit([Submission(flow="noop")])
                 began = time.perf_counter()
-                (claim,) = await queue.claim(agent, 1, f"claim-{number}")
+                (claim,) = await queue.claim(agent, 1, f"{time.monotonic_ns()}-{number}")
                 if number >= WARM_UP:
                     times[rows].append(time.perf_counter() - began)
                 await queue.finish(claim, DONE)

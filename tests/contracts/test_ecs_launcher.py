@@ -101,8 +101,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, ecs: Ecs) -> None:
         monkeypatch.setenv(name, value)
     for name, seconds in {"LOOK": 0.2, "FIND": 0.1, "FOUND_WITHIN": 1.0, "MISSING": 1.0}.items():
         monkeypatch.setattr(ecs_tasks, name, seconds)
-    monkeypatch.setattr("flow_agent.launchers.ecs.SOON", 0.1)
-    monkeypatch.setattr("flow_agent.launchers.ecs.BEHIND", 2.0)
+    monkeypatch.setattr("flow_agent.launchers.ecs_follow.SOON", 0.1)
+    monkeypatch.setattr("flow_agent.launchers.ecs_follow.BEHIND", 2.0)
     ecs.env["PYTHONPATH"] = str(Path(__file__).parents[1])
 
 
@@ -380,7 +380,7 @@ async def test_a_log_that_may_not_be_read_for_a_while_is_waited_for_and_that_is_
 async def test_a_log_that_may_never_be_read_leaves_the_exit_code_and_says_that_lines_are_missing(
     ecs: Ecs, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flow_agent.launchers.ecs.UNREAD", 1.0)
+    monkeypatch.setattr("flow_agent.launchers.ecs_follow.UNREAD", 1.0)
     ecs.faults["GetLogEvents"] = [DENIED] * 1_000
     good = await attempts(flows.prints_and_returns)
     ending = await good.end(within=60)

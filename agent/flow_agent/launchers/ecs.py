@@ -18,30 +18,23 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from flow_agent import events, retry
 from flow_agent.errors import CloudError, LaunchError
 from flow_agent.launchers import ecs_ends as ends
+from flow_agent.launchers import ecs_follow as follow
 from flow_agent.launchers import ecs_orders as large
 from flow_agent.launchers import ecs_task as made
 from flow_agent.launchers.ecs_allow import refuse
 from flow_agent.launchers.ecs_client import Services, connected
+from flow_agent.launchers.ecs_held import Held
 from flow_agent.launchers.ecs_log import TaskLog, forgotten
 from flow_agent.launchers.ecs_parked import park, unpark
-from flow_agent.launchers.ecs_tasks import Held, Tasks, container_of
-from flow_agent.launchers.handed import ending_of
-from flow_agent.model import Ending, LaunchSpec, LogLine, Reason
+from flow_agent.launchers.ecs_tasks import Tasks, container_of
+from flow_agent.launchers.handed import ending_of, reason_of
+from flow_agent.model import Ending, LaunchSpec, LogLine
 from flow_agent.ports import Sink
 
 TOLD_WITHIN = 10.0
 """Seconds for which whoever lets an attempt go waits for that."""
-SOON, LATE = 0.5, 10.0
-"""Seconds between two looks at a log, while there is something new in it, and at most."""
-BEHIND = 30.0
-"""Seconds after the end of a task for which its log may still be on its way."""
-STOPPED_BEHIND = 5.0
-"""The same, of one that was stopped."""
-UNREAD = 60.0
-"""The same, where we may not read it."""
 FORGOTTEN = (
     "ECS knows no task of it, and no log tells of one: either none was started, because its agent ended before it had"
     " asked for it, or that ended over an hour ago, and ECS has forgotten it"
@@ -146,12 +139,12 @@ class ECSLauncher:
         if stream is None:
             return await self._unheard(held, sink, attempt=attempt, after=after)
         log = TaskLog(self._services, ref, held.nonce, stream, attempt=attempt, after=after)
-        await self._read(held, log, sink)
+        await follow.read(held, log, sink)
         told = log.exit
         if told is not None and (told.get("ended_by") == "stop" or not (told.get("receipt") or {}).get("ok")):
-            await self._ended(held, BEHIND)  # only ECS knows of memory, and of who stopped it
+            await self._ended(held, follow.BEHIND)  # only ECS knows of memory, and of who stopped it
         if log.failed is not None and not held.stopped:
-            raise LaunchError(str(log.failed.get("detail", "")), reason=_reason(log.failed.get("reason")))
+            raise LaunchError(str(log.failed.get("detail", "")), reason=reason_of(log.failed.get("reason")))
         if told is None:
             return await self._untold(held, log, sink)
         return ends.corrected(ending_of(told), held.task, held.name, stopped=held.stopped)
@@ -197,47 +190,6 @@ class ECSLauncher:
             await unpark(self._services, held.ref, held.parked)
             held.parked = ""
 
-    async def _read(self, held: Held, log: TaskLog, sink: Sink) -> None:
-        """Hand over what the task writes, until its last word, or until no more can come; ``log.unread`` if that cannot
-        be told, because the log cannot be read."""
-        pause, ended = SOON, None
-        while True:
-            if ends.state(held.task) == "ended" and ended is None:
-                ended = anyio.current_time()
-            found = await self._look(held, log, sink)
-            behind = self._behind(held, log)
-            if log.over or (ended is not None and anyio.current_time() >= ended + behind):
-                return
-            pause = SOON if found or ended is not None else min(LATE, pause * 1.5)
-            changed = held.changed
-            with anyio.move_on_after(pause):
-                await changed.wait()
-
-    @staticmethod
-    def _behind(held: Held, log: TaskLog) -> float:
-        """Seconds after the end of its task for which its log may still be on its way."""
-        task = held.task or {}
-        if task.get("stopCode") == "TaskFailedToStart" or (held.stopped and not task.get("startedAt")):
-            return 0.0
-        if held.stopped:  # what it wrote last is worth less then, and somebody waits
-            return STOPPED_BEHIND
-        return UNREAD if log.unread else BEHIND
-
-    @staticmethod
-    async def _look(held: Held, log: TaskLog, sink: Sink) -> int:
-        """How much was new in the log. That we may not read it is told once: the flow goes on all the same."""
-        try:
-            found = await retry.reached(
-                lambda: log.read(sink), lambda wait, error: events.cloud_waits(held.ref, wait, error)
-            )
-        except CloudError as error:
-            if log.unread is None:
-                events.cloud_waits(held.ref, SOON, error)
-            log.unread = error
-            return 0
-        log.unread = None
-        return found
-
     async def _forgotten(self, held: Held, sink: Sink, *, attempt: int, after: int) -> Ending:
         """The ending of an attempt of whose task ECS knows nothing: its log may go back further."""
         assert held.task is not None
@@ -246,9 +198,9 @@ class ECSLauncher:
             return Ending(lost=FORGOTTEN)
         place = (self._wishes.log_group, "", stream)
         log = TaskLog(self._services, held.ref, held.nonce, place, attempt=attempt, after=after)
-        await self._look(held, log, sink)
+        await follow.look(held, log, sink)
         if log.failed is not None and not held.stopped:
-            raise LaunchError(str(log.failed.get("detail", "")), reason=_reason(log.failed.get("reason")))
+            raise LaunchError(str(log.failed.get("detail", "")), reason=reason_of(log.failed.get("reason")))
         if log.exit is None:
             return Ending(lost="ECS has forgotten its task, and its log does not tell how it ended", tail=log.tail)
         return ends.corrected(ending_of(log.exit), held.task, held.name, stopped=held.stopped)
@@ -310,13 +262,6 @@ class ECSLauncher:
 
     async def adopt(self, refs: Collection[str]) -> None:
         """Nothing is left of attempts that never began: there is no task before ``go``."""
-
-
-def _reason(word: object) -> Reason:
-    try:
-        return Reason(str(word))
-    except ValueError:
-        return Reason.LAUNCH_FAILED
 
 
 @contextlib.asynccontextmanager

@@ -13,8 +13,8 @@ from flow_agent import retry
 from flow_agent.errors import CloudError
 from flow_agent.events import cloud_waits as waits
 from flow_agent.launchers.ecs_client import Services
+from flow_agent.launchers.ecs_held import Held
 from flow_agent.launchers.ecs_task import CONTAINER, FAMILY
-from flow_agent.launchers.ecs_tasks import Held
 from flow_agent.launchers.marked_log import MarkedLog
 from flow_agent.ports import Sink
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import anyio
 
 from flow_agent import events, retry
-from flow_agent.errors import CloudError, LaunchError
+from flow_agent.errors import CloudError
 from flow_agent.launchers import ecs_ends as ends
 from flow_agent.launchers import ecs_task as made
 from flow_agent.launchers.ecs_client import ABSENT, GONE, Services, patient
+from flow_agent.launchers.ecs_held import Held
 from flow_agent.launchers.ecs_parked import parked
 
 LOOK = 2.0
@@ -30,47 +30,6 @@ FOUND_WITHIN = 30.0
 FIND = 2.0
 MISSING = 60.0
 """Seconds for which ECS may not know a task before that is gone: an hour after its end it forgets it."""
-
-
-@dataclass
-class Held:
-    """One attempt. ``request`` is what starts it, None where another agent has done so; ``task`` what ECS said last;
-    ``parked`` the ARN of where the request was found."""
-
-    ref: str
-    request: Mapping[str, Any] | None = None
-    nonce: str = ""
-    container: Mapping[str, Any] = field(default_factory=dict)
-    task: Mapping[str, Any] | None = None
-    went: bool = False
-    stopped: bool = False
-    settled: bool = False
-    forgotten: bool = False
-    parked: str = ""
-    failure: LaunchError | None = None
-    missing_since: float | None = None
-    changed: anyio.Event = field(default_factory=anyio.Event)
-    lock: anyio.Lock = field(default_factory=anyio.Lock)
-
-    @property
-    def cluster(self) -> str:
-        """That of its task."""
-        return self.ref.partition("/")[0]
-
-    @property
-    def token(self) -> str:
-        """By which its task is found."""
-        return self.ref.split("/")[1]
-
-    @property
-    def name(self) -> str:
-        """That of the container which runs the flow."""
-        return str(self.container.get("name") or made.CONTAINER)
-
-    def tell(self) -> None:
-        """Something is new: wake who waits for it."""
-        changed, self.changed = self.changed, anyio.Event()
-        changed.set()
 
 
 class Tasks:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from flow_agent.model import Ending, LaunchSpec, LogLine, Registration
+from flow_agent.model import Ending, LaunchSpec, LogLine, Reason, Registration
 
 WORDLESS = 124
 """The exit code of a flow's own 0 that is no success: whoever sees only the code must not take it for one."""
@@ -156,3 +156,11 @@ def termination_message(mark: Mark, message: dict[str, Any]) -> bytes:
     if len(line) > LONGEST_TOLD and "failed" in message:
         line = mark.line(failed={**message["failed"], "detail": message["failed"]["detail"][:1_000]})
     return line
+
+
+def reason_of(word: object) -> Reason:
+    """The reason that the attempt itself gave for its end before it began."""
+    try:
+        return Reason(str(word))
+    except ValueError:
+        return Reason.LAUNCH_FAILED

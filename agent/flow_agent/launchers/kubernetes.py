@@ -26,7 +26,7 @@ from flow_agent.cluster.refusals import lasting
 from flow_agent.errors import ClusterError, LaunchError
 from flow_agent.launchers import kubernetes_ends as ends
 from flow_agent.launchers import kubernetes_job as jobs
-from flow_agent.launchers.handed import FAILED, ending_of, orders_of
+from flow_agent.launchers.handed import FAILED, ending_of, orders_of, reason_of
 from flow_agent.launchers.kubernetes_allow import refuse
 from flow_agent.launchers.kubernetes_held import Held, Jobs
 from flow_agent.launchers.kubernetes_log import PodLog
@@ -238,7 +238,7 @@ class KubernetesLauncher:
 
     def _judged(self, held: Held, log: PodLog) -> Ending:
         if log.failed is not None and not held.stopped:
-            raise LaunchError(str(log.failed.get("detail", "")), reason=ends.reason(log.failed.get("reason")))
+            raise LaunchError(str(log.failed.get("detail", "")), reason=reason_of(log.failed.get("reason")))
         if log.exit is None:
             code = ends.container(held.sight.pod).get("state", {}).get("terminated", {}).get("exitCode")
             if code == FAILED and not held.stopped:

@@ -11,7 +11,7 @@ from typing import Any
 from flow_agent.errors import LaunchError
 from flow_agent.launchers.kubernetes_job import CONTAINER
 from flow_agent.launchers.kubernetes_watch import Sight
-from flow_agent.model import Ending, Reason
+from flow_agent.model import Ending
 from flow_agent.redact import known
 
 _BY_SIGNAL = 128
@@ -144,14 +144,6 @@ def ending(sight: Sight, *, stopped: bool, tail: str, said: str) -> Ending:  # n
     text = f"its container ended without a word of what it started (exit code {code}"
     text += f", {found['reason']})" if found.get("reason") else ")"
     return Ending(**how, lost=known.text(f"{text}: {said}" if said else text))
-
-
-def reason(word: object) -> Reason:
-    """The reason that the attempt itself gave."""
-    try:
-        return Reason(str(word))
-    except ValueError:
-        return Reason.LAUNCH_FAILED
 
 
 def disturbed(sight: Sight) -> str:
