@@ -148,7 +148,8 @@ async def _fail(hold: Hold, error: Exception, tools: Tools, log: RunLog, phases:
         reason, detail = error.reason, known.text(sentence(error))
         now = tools.now()
         waited = now - (claim.run.released_since or now)
-        if error.transient and waited < tools.release_for:
+        # What was started cannot be given back as if it had not been.
+        if error.transient and not hold.started and waited < tools.release_for:
             asked = getattr(error, "retry_after", None) or 0.0
             delay = max(min(60.0, max(2.0, waited)), min(asked, tools.release_for - waited))
             await _forgiving(claim, log.tell("WARNING", f"{detail}; back to the queue for {delay:.0f} s"))

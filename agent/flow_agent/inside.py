@@ -272,7 +272,11 @@ def _carried_out(where: str, read: Callable[[], str], last_words: Path | None) -
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``ORDERS [--last-words FILE]``, or ``--install FOLDER``, for images without our command line."""
+    """``[inside] ORDERS [--last-words FILE]``, ``--variable NAME`` in place of ORDERS, or ``--install FOLDER``: for
+    images without our command line."""
+    arguments = arguments[1:] if arguments[:1] == ["inside"] else arguments
+    if arguments[:1] == ["--variable"]:
+        return begin_with_variable(arguments[1])
     if arguments[:1] == ["--install"]:
         install(Path(arguments[1]))
         return 0

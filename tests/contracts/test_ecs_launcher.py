@@ -6,6 +6,7 @@ import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,36 @@ async def test_why_a_flow_never_began_is_told_apart(
     attempt = await attempts(flows.prints_and_returns)
     with pytest.raises(LaunchError, match=words):
         await attempt.end()
+
+
+async def test_flow_agent_is_brought_to_an_image_that_has_only_python(ecs: Ecs, tmp_path: Path) -> None:
+    (tmp_path / "plain_flow.py").write_text(
+        "import importlib.util\ndef adds(a, b=1):\n    print(importlib.util.find_spec('anyio'))\n    return a + b\n"
+    )
+    ecs.env["PYTHONPATH"] = str(tmp_path)
+    async with attempts_of(ecs, agent_image="flow-agent:test") as attempts:
+        spec = attempts.spec(flows.prints_and_returns)
+        assert spec.registration is not None
+        storage = {"type": "Module", "module": "plain_flow:adds"}
+        registration = replace(spec.registration, flow="adds", storage=storage)
+        given = {"registration": registration, "parameters": {"a": 41}, "image": "python:3.12-slim"}
+        ref = await attempts.launcher.create(replace(spec, **given))
+        await attempts.launcher.go(ref)
+        attempt = Launched(attempts.launcher, ref)
+        ending = await attempt.end(within=120)
+    assert (ending.code, ending.stored) == (0, {"result": {"inline": 42}}), (ending, attempt.texts)
+    assert attempt.texts == ["None"]  # what was brought is for us, and no package of the flow's
+
+
+async def test_a_task_for_which_room_was_lacking_may_be_another_attempt(ecs: Ecs, attempts: Attempts) -> None:
+    ecs.script = {
+        "unstarted": True,
+        "told": {"stopCode": "TaskFailedToStart", "stoppedReason": "Capacity is unavailable"},
+    }
+    attempt = await attempts(flows.prints_and_returns)
+    with pytest.raises(LaunchError) as caught:
+        await attempt.end()
+    assert (caught.value.transient, caught.value.reason) == (False, Reason.AGENT_LOST)
 
 
 async def test_how_a_task_ended_is_told_apart(ecs: Ecs, attempts: Attempts) -> None:

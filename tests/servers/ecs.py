@@ -10,8 +10,10 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -131,8 +133,11 @@ class Ecs:
         override = request["overrides"]["containerOverrides"][0]
         env = {each["name"]: each["value"] for each in override.get("environment", ())}
         env |= {each["name"]: self.secrets[each["valueFrom"]] for each in container.get("secrets", ())}
-        command = [COMMAND, *override["command"]] if script is None else ["/bin/sh", "-c", script["words"]]
         home.mkdir()
+        if script is None:
+            command = self._program(definition["taskDefinition"]["containerDefinitions"], override["command"], home)
+        else:
+            command = ["/bin/sh", "-c", script["words"]]
         task.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -142,6 +147,20 @@ class Ecs:
             start_new_session=True,
         )
         threading.Thread(target=self._pump, args=(task, container), daemon=True).start()
+
+    def _program(self, containers: list[dict[str, Any]], command: list[str], home: Path) -> list[str]:
+        """What the first container runs, once what it depends on has done its work."""
+        flow = containers[0]
+        if flow.get("entryPoint", ["flow-agent"])[0] != "python3":
+            return [COMMAND, *command]
+        (mount,) = flow["mountPoints"]
+        needed = [each["containerName"] for each in flow["dependsOn"]]
+        (bringer,) = [each for each in containers if each["name"] in needed]
+        assert bringer["entryPoint"] == ["flow-agent"]
+        bring = [COMMAND, *bringer["command"]]
+        plain = [f"{sys.base_prefix}/bin/python3", *flow["entryPoint"][1:], *command]  # it knows nothing of us
+        words = f"{shlex.join(bring)} && exec {shlex.join(plain)}"
+        return ["/bin/sh", "-c", words.replace(f"{mount['containerPath']}/", f"{home}/")]
 
     def _pump(self, task: Task, container: dict[str, Any]) -> None:
         options = (container.get("logConfiguration") or {}).get("options")

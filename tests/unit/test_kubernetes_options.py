@@ -12,9 +12,9 @@ import pytest
 
 from flow_agent.cluster.access import found
 from flow_agent.errors import ClusterError, InvalidInput, LaunchError
-from flow_agent.launchers.handed import Mark, Orders, ending_of, orders_of, termination_message
+from flow_agent.launchers.handed import Mark, Orders, ending_of, orders_of, program, termination_message
 from flow_agent.launchers.kubernetes_allow import refuse
-from flow_agent.launchers.kubernetes_job import BEGIN, Wishes, image_of, job, secret
+from flow_agent.launchers.kubernetes_job import PROGRAM, Wishes, image_of, job, secret
 from flow_agent.model import Ending, LaunchSpec, Reason, Registration
 from flow_agent.run_configs import KubernetesRun, Secret
 
@@ -176,12 +176,12 @@ def test_the_first_that_names_an_image_is_heard():
 def test_flow_agent_is_brought_to_images_that_are_not_the_agents_own():
     other, own = pod(made(KubernetesRun(image="python:3.12"))), pod(made(KubernetesRun(image="ours:1")))
     assert other["initContainers"][0]["image"] == "ours:1"
-    assert other["containers"][0]["command"] == ["python3", "-c", BEGIN]
+    assert other["containers"][0]["command"] == ["python3", "-c", program(PROGRAM)]
     assert "initContainers" not in own
     limited = pod(made(KubernetesRun(image="python:3.12", cpu_limit=1, memory_limit="1Gi")))
     assert limited["initContainers"][0]["resources"] == {"limits": {"cpu": "1", "memory": "1Gi"}}  # a quota wants them
     assert own["containers"][0]["command"] == ["flow-agent", "inside"]
-    compile(BEGIN, "begin", "exec")
+    compile(program(PROGRAM), "begin", "exec")
 
 
 def test_registry_credentials_become_a_pull_secret_of_the_job():

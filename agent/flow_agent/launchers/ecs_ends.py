@@ -10,7 +10,7 @@ from typing import Any
 
 from flow_agent.errors import LaunchError
 from flow_agent.launchers.handed import FAILED, WORDLESS
-from flow_agent.model import Ending
+from flow_agent.model import Ending, Reason
 from flow_agent.redact import known
 
 _BY_SIGNAL = 128
@@ -56,8 +56,8 @@ def not_started(task: Mapping[str, Any] | None, name: str) -> LaunchError:
     if is_capacity(said):
         return LaunchError(
             f"there was no capacity for its task: {said}",
-            transient=True,
             hint="give other subnets, or ask for less cpu and memory",
+            reason=Reason.AGENT_LOST,  # it was started, so that another try is another attempt
         )
     if any(word in said for word in _SECRET):
         return LaunchError(f"its task could not be prepared: {said}", hint="see what ecs.execution_role may read")

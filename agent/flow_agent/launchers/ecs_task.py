@@ -14,11 +14,11 @@ from typing import Any
 
 from flow_agent.ecs_options import amount, is_secret_arn
 from flow_agent.errors import LaunchError
+from flow_agent.launchers.ecs_bring import BROUGHT, ENTRY, bring
 from flow_agent.model import LaunchSpec, Reason
 
 AWSVPC = "awsvpc"
 CONTAINER = "flow"
-ENTRY = ("flow-agent",)
 FAMILY = "flow-agent"
 ORDERS, NONCE = "FLOW_AGENT_RUN_ORDERS", "FLOW_AGENT_RUN_NONCE"
 """Variables of the task: what it is to do, and what its marked lines begin with, for whoever takes it over."""
@@ -39,6 +39,7 @@ class Wishes:
     cluster: str = "default"
     launch_type: str = "FARGATE"
     image: str = ""
+    agent_image: str = ""
     cpu: int = 256
     memory: int = 512
     subnets: Sequence[str] = ()
@@ -89,6 +90,8 @@ def definition(spec: LaunchSpec, wishes: Wishes, region: str) -> dict[str, Any]:
     ):
         if role := asked.get(direct) or made.get(name) or own:
             made[name] = role
+    if wishes.agent_image and made["containerDefinitions"][0]["image"] != wishes.agent_image:
+        bring(made, wishes.agent_image)
     made.pop("family", None)
     digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
     return {**made, "family": f"{FAMILY}-{digest[:24]}"}
@@ -108,12 +111,12 @@ def _amount(value: Any, what: str) -> str:
 
 
 def _flow(flow: Mapping[str, Any], spec: LaunchSpec, wishes: Wishes, region: str) -> dict[str, Any]:
-    image = spec.image or flow.get("image") or wishes.image
+    image = spec.image or flow.get("image") or wishes.image or wishes.agent_image
     if not image:
         raise LaunchError(
             f"no image is named for flow {spec.flow!r}: neither by its storage nor by its run config, its"
             " task_definition or the settings of this agent",
-            hint="give ECSRun(image=...), or set ecs.image; it needs flow-agent in it",
+            hint="give ECSRun(image=...), or set ecs.image or ecs.agent_image",
         )
     made = {
         **flow,
@@ -251,7 +254,7 @@ def stream_of(container: Mapping[str, Any], task_arn: str) -> tuple[str, str, st
 
 def is_ours(container: Mapping[str, Any]) -> bool:
     """Whether the exit code of ``container`` can only be that of ``inside``; an image may begin with anything."""
-    return tuple(container.get("entryPoint") or ()) == ENTRY
+    return tuple(container.get("entryPoint") or ()) in {ENTRY, BROUGHT}
 
 
 def nonce_of(task: Mapping[str, Any]) -> str:

@@ -158,6 +158,17 @@ def termination_message(mark: Mark, message: dict[str, Any]) -> bytes:
     return line
 
 
+def program(place: str) -> str:
+    """What python3 does first in an image that lacks flow-agent, which an earlier container has put at ``place``."""
+    return f"""import sys
+if sys.version_info < (3, 11):
+    sys.exit("this is Python %d.%d, expected 3.11 or newer" % sys.version_info[:2])
+sys.path.insert(0, {place!r})  # the image may have other versions of what we need; its flow gets those
+from flow_agent.inside import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def reason_of(word: object) -> Reason:
     """The reason that the attempt itself gave for its end before it began."""
     try:

@@ -13,6 +13,7 @@ from typing import Any
 
 from flow_agent.engine import registries
 from flow_agent.errors import LaunchError
+from flow_agent.launchers import handed
 from flow_agent.launchers.handed import Orders
 from flow_agent.model import LaunchSpec
 
@@ -30,13 +31,6 @@ PLACE, HANDED = "/flow-agent", "/flow-agent-orders"
 PROGRAM = f"{PLACE}/program"
 """Where an init container puts flow-agent for images that lack it."""
 LAST_WORDS = "/dev/termination-log"
-BEGIN = f"""import sys
-if sys.version_info < (3, 11):
-    sys.exit("this is Python %d.%d, expected 3.11 or newer" % sys.version_info[:2])
-sys.path.insert(0, "{PROGRAM}")  # the image may have other versions of what we need; its flow gets those
-from flow_agent.inside import main
-sys.exit(main(sys.argv[1:]))
-"""
 MARGIN = 10
 """Seconds that a container has to report, beyond the grace of its attempt."""
 RESTRICTED: Mapping[str, Any] = {
@@ -200,7 +194,7 @@ def _flow(flow: dict[str, Any], spec: LaunchSpec, image: str, *, brought: bool) 
     env = [*(flow.get("env") or ())]
     env += [{"name": name, "value": value} for name, value in ours.items() if name not in {e["name"] for e in env}]
     words = [f"{HANDED}/orders", "--last-words", LAST_WORDS]
-    program = ["python3", "-c", BEGIN] if brought else ["flow-agent", "inside"]
+    program = ["python3", "-c", handed.program(PROGRAM)] if brought else ["flow-agent", "inside"]
     return {
         **flow,
         "name": CONTAINER,

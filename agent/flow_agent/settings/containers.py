@@ -105,7 +105,12 @@ class ECSSettings(Group):
         default="FARGATE", description="What runs the tasks of runs that do not say."
     )
     image: Annotated[str, Option(metavar="IMAGE")] = Field(
-        default="", description="Image of runs that name none; it has flow-agent in it."
+        default="", description="Image of runs that name none; default: `ecs.agent_image`."
+    )
+    agent_image: Annotated[str, Option(metavar="IMAGE")] = Field(
+        default="",
+        description="Image with flow-agent, out of which a container puts it into runs of other images; without one it"
+        " must be in all of them.",
     )
     cpu: Annotated[int, Option(metavar="UNITS")] = Field(
         default=256, ge=128, description="CPU units of runs that do not say; 1024 are one core."
