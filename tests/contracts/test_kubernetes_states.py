@@ -352,6 +352,17 @@ async def test_a_job_that_was_never_let_go_is_removed_while_the_agent_goes_on(
         attempts.refs.append(held)
 
 
+async def test_what_could_not_be_removed_is_tried_once_more_at_the_end(kubernetes: Kubernetes) -> None:
+    async with jobs(kubernetes.kubeconfig) as attempts:
+        attempt = await attempts.scripted("Quick")
+        await attempt.end()
+        kubernetes.fault("DELETE .*/jobs", 403, count=1, reason="Forbidden")
+        await attempt.launcher.remove(attempt.ref)
+        assert len(kubernetes.objects("jobs")) == 1
+        attempts.refs.clear()
+    assert kubernetes.objects("jobs") == []
+
+
 # Going on with what another agent began
 
 

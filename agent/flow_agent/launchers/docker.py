@@ -42,6 +42,8 @@ LATE = 5.0
 """Seconds after the deadline that the keeper was told, from which on nothing of its container can be running."""
 SWEEP = 5.0
 """Seconds between two tries to remove what could not be removed."""
+LAST_TRY = 5.0
+"""Seconds for which an agent that ends tries it once more."""
 CLEAR_WITHIN = 60.0
 """Seconds that an engine may be away while an agent starts."""
 
@@ -173,6 +175,8 @@ class DockerLauncher:
         except EngineError as error:
             self._left[container] = ref
             events.container_left(ref, error)
+        else:
+            self._left.pop(container, None)
 
     async def adopt(self, refs: Collection[str]) -> None:
         """End and remove what an earlier life left on the engine, but for ``refs``, and but for what is kept."""
@@ -205,12 +209,18 @@ class DockerLauncher:
         return time.monotonic() > self._post.told.get(ref, math.inf) + LATE
 
     async def sweep(self) -> None:
-        """Remove what could not be removed, once the engine is back. Ends by being cancelled."""
-        while True:
-            await anyio.sleep(SWEEP)
-            for container, ref in list(self._left.items()):
-                del self._left[container]
-                await self._remove_container(container, ref)
+        """Remove what could not be removed, once the engine is back. Ends by being cancelled, with a last try."""
+        try:
+            while True:
+                await anyio.sleep(SWEEP)
+                await self._sweep()
+        finally:
+            with anyio.move_on_after(LAST_TRY, shield=True):
+                await self._sweep()
+
+    async def _sweep(self) -> None:
+        for container, ref in list(self._left.items()):
+            await self._remove_container(container, ref)
 
 
 @contextlib.asynccontextmanager

@@ -24,6 +24,8 @@ ABANDONED = 7200.0
 """Seconds after which nobody means to let a suspended Job go any more."""
 LOOK_AROUND = 900.0
 """Seconds between two looks for Jobs that were never let go."""
+LAST_TRY = 5.0
+"""Seconds for which an agent that ends tries it once more."""
 REMOVED_WITHIN = 30.0
 """Seconds for which whoever removes a Job waits for that."""
 NO_POD = 2.0
@@ -95,6 +97,8 @@ class Remains:
         except (ClusterError, TimeoutError) as error:
             self._left[ref] = stays
             events.job_left(ref, error)
+        else:
+            self._left.pop(ref, None)
 
     async def clear(self, namespace: str, refs: Collection[str]) -> None:
         """Remove the Jobs of a namespace, other than ``refs``, that nobody can mean to let go any more."""
@@ -107,17 +111,24 @@ class Remains:
             events.cluster_waits("Jobs that were never let go", 0.0, error)
 
     async def sweep(self) -> None:
-        """Try again what could not be done, and look for what nobody lets go any more, until cancelled."""
+        """Try again what could not be done, and look for what nobody lets go any more; until cancelled, with a last
+        try."""
         looked = anyio.current_time()
-        while True:
-            await anyio.sleep(SWEEP)
-            if anyio.current_time() - looked >= LOOK_AROUND:
-                for namespace in self._jobs.namespaces:
-                    await self.clear(namespace, ())
-                looked = anyio.current_time()
-            for ref, stays in list(self._left.items()):
-                del self._left[ref]
-                await self.remove(ref, stays=stays)
+        try:
+            while True:
+                await anyio.sleep(SWEEP)
+                if anyio.current_time() - looked >= LOOK_AROUND:
+                    for namespace in self._jobs.namespaces:
+                        await self.clear(namespace, ())
+                    looked = anyio.current_time()
+                await self._again()
+        finally:
+            with anyio.move_on_after(LAST_TRY, shield=True):
+                await self._again()
+
+    async def _again(self) -> None:
+        for ref, stays in list(self._left.items()):
+            await self.remove(ref, stays=stays)
 
 
 def _abandoned(job: Mapping[str, Any]) -> bool:
