@@ -73,7 +73,7 @@ test-all: ## Run the tests on 3.11, 3.12 and 3.13, as far as this machine has th
 bench: setup servers frameworks peers ## Measure start, latency, throughput, idle cost and fetching beside peers and the bare limits
 	@missed=; for bench in startup latency throughput idle daemon peers claims machines fleet over_http fetch repositories; do \
 	    PATH="$(abspath $(BIN)):$$PATH" FLOW_AGENT_TEST_FRAMEWORKS="$(abspath $(FRAMEWORKS))" \
-	    FLOW_AGENT_BENCH_PEERS="$(abspath $(PEERS))" $(BIN)/python tests/bench/$$bench.py || missed+=" $$bench"; \
+	    FLOW_AGENT_TEST_PEERS="$(abspath $(PEERS))" $(BIN)/python tests/bench/$$bench.py || missed+=" $$bench"; \
 	done; [ -z "$$missed" ] || { echo "make: a budget is missed, or it failed:$$missed" >&2; exit 1; }
 
 .PHONY: soak

@@ -28,7 +28,7 @@ def peers() -> Path:
 
     Raises SystemExit: it is not there.
     """
-    return _python(Path(os.environ.get("FLOW_AGENT_BENCH_PEERS", ROOT / ".venv-peers")), "make peers")
+    return _python(Path(os.environ.get("FLOW_AGENT_TEST_PEERS", ROOT / ".venv-peers")), "make peers")
 
 
 def procrastinate(url: str, *words: str) -> list[str]:
