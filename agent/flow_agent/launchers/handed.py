@@ -163,7 +163,7 @@ def program(place: str) -> str:
     return f"""import sys
 if sys.version_info < (3, 11):
     sys.exit("this is Python %d.%d, expected 3.11 or newer" % sys.version_info[:2])
-sys.path.insert(0, {place!r})  # the image may have other versions of what we need; its flow gets those
+sys.path.insert(0, "{place}")  # the image may have other versions of what we need; its flow gets those
 from flow_agent.inside import main
 sys.exit(main(sys.argv[1:]))
 """
