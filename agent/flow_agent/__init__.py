@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 # `flow` is a decorator and a module. Importing the module here, once, and binding the decorator over it settles
@@ -43,9 +44,7 @@ _LATER = {
 def __getattr__(name: str) -> object:
     if name not in _LATER:
         raise AttributeError(f"module 'flow_agent' has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415 - not before it is needed
-
-    value: object = getattr(import_module(f"flow_agent.{_LATER[name]}"), name)
+    value: object = getattr(importlib.import_module(f"flow_agent.{_LATER[name]}"), name)
     globals()[name] = value
     return value
 

@@ -54,7 +54,7 @@ class Agent:
     ) -> None:
         self._info, self._pace, self._until_empty = info, pace, until_empty
         self.health = health or Health(tools.now)
-        self.health.on_back = lambda: self._extend_now.set()  # noqa: PLW0108 - that event is replaced
+        self.health.on_back = self._extend_at_once
         self._tools = replace(tools, queue=watched(tools.queue, self.health))
         self._takeover = Takeover(info, self._tools, pace.heartbeat)
         self._holds: dict[int, Hold] = {}
@@ -142,9 +142,12 @@ class Agent:
                 self._extend_now.set()
             self._change()
 
+    def _extend_at_once(self) -> None:
+        self._extend_now.set()
+
     async def _quiet_time(self) -> float:
         """Seconds for which nothing is expected: the jittered poll, or less if a run becomes due before."""
-        poll = self._pace.poll * random.uniform(0.8, 1.2)  # noqa: S311 - agents that start together should not poll so
+        poll = self._pace.poll * random.uniform(0.8, 1.2)  # noqa: S311 - jitter: it guards nothing
         due = await self._tools.queue.next_due() if len(self._holds) < self._info.limit else None
         return poll if due is None else min(poll, max(OVERDUE, due - self._tools.now()))
 

@@ -80,7 +80,7 @@ class Cache:
         key.waiting += 1
         try:
             async with key.lock:
-                entry = await self._current(storage, registration, into, secrets, name, key, asked)
+                entry = await self._current(storage, registration, into, secrets, name=name, key=key, asked=asked)
         finally:
             key.waiting -= 1
             if not key.waiting:
@@ -96,12 +96,13 @@ class Cache:
             return await _straight(storage, registration, into, secrets), "storage"
         return found, key.sources.pop(into, "cache")
 
-    async def _current(  # noqa: PLR0917 - what one fetch knows
+    async def _current(
         self,
         storage: Storage,
         registration: Registration,
         into: Path,
         secrets: SecretResolver,
+        *,
         name: str,
         key: _Key,
         asked: float,

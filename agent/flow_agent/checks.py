@@ -1,5 +1,5 @@
 """Checks of what an author writes, and names made of it. Standard library only."""
-# ruff: noqa: PLC0415 - most flow files need none of what is imported below
+# ruff: noqa: PLC0415 - every attempt imports this with its flow file: what only some need costs only them
 
 from __future__ import annotations
 

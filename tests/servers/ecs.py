@@ -203,7 +203,7 @@ class Ecs:
         def kill() -> None:
             if not task.over.wait(kill_after):
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(task.process.pid, signal.SIGKILL)  # type: ignore[union-attr]
+                    os.killpg(task.process.pid, signal.SIGKILL)  # type: ignore[union-attr]  # only tasks with a process are stopped
 
         threading.Thread(target=kill, daemon=True).start()
 

@@ -436,7 +436,7 @@ async def test_a_time_limit_is_kept_in_an_outage(world: World, script: Script) -
         await go(ref)
         world.queue.down = True
 
-    world.launcher.go = go_and_lose_the_queue  # type: ignore[method-assign]
+    world.launcher.go = go_and_lose_the_queue  # type: ignore[method-assign]  # a fault of this one test
     async with world.serving(world.agent()):
         await anyio.sleep(60)
         ((ended, began),) = zip(world.launcher.times("ended by stop"), world.launcher.times("go"), strict=True)
@@ -750,7 +750,7 @@ class FarLauncher(FakeLauncher):
 def far(world: World, script: Script) -> World:
     script.seconds = 500
     world.launcher = FarLauncher(script)
-    world.storage.same_machine = False  # type: ignore[attr-defined]
+    world.storage.same_machine = False  # type: ignore[attr-defined]  # a fake, bent for this one test
     return world
 
 

@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
             word = b'{"status": "Pulling"}\r\n'
             self.wfile.write(b"%x\r\n%s\r\n" % (len(word), word))
         self.close_connection = True
-        self.server.over.wait(20)  # type: ignore[attr-defined]
+        self.server.over.wait(20)  # type: ignore[attr-defined]  # an attribute of our own on a server of the library
 
     def address_string(self) -> str:
         return "here"
@@ -60,7 +60,7 @@ class Server(socketserver.ThreadingUnixStreamServer):
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     monkeypatch.setattr(client, "SILENT_FOR", SILENT)
     with Server(str(tmp_path / "s"), Handler) as server:
-        server.over = threading.Event()  # type: ignore[attr-defined]
+        server.over = threading.Event()  # type: ignore[attr-defined]  # an attribute of our own on a server of the library
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
@@ -68,7 +68,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
             yield found
             found.close()
         finally:
-            server.over.set()  # type: ignore[attr-defined]
+            server.over.set()  # type: ignore[attr-defined]  # an attribute of our own on a server of the library
             server.shutdown()
             thread.join()
 

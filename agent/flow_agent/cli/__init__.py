@@ -82,9 +82,9 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
             os.set_inheritable(descriptor, True)
     if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - stays open to the end
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - a standard stream is closed by nobody
     if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - stays open to the end
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - a standard stream is closed by nobody
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,7 +121,7 @@ def _main(arguments: Sequence[str] | None) -> int:
             code = cli.invoke(context)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except BaseException as error:  # noqa: BLE001 - from here it is a line on stderr and an exit code
-        from flow_agent.cli.failures import report  # noqa: PLC0415 - only when something failed
+    except BaseException as error:  # noqa: BLE001 - the last handler: people get a line and an exit code
+        from flow_agent.cli.failures import report  # noqa: PLC0415 - tempfile and traceback, for failures only
 
         return report(error)

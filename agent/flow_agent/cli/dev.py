@@ -22,7 +22,7 @@ from flow_agent import events, operations
 from flow_agent.agent import Agent
 from flow_agent.cli.assemble import assembled
 from flow_agent.cli.options import options
-from flow_agent.cli.output import ended, line, log_line, note, status
+from flow_agent.cli.output import ended, line, log_line, note, status, terminal
 from flow_agent.cli.parameters import parameters_option
 from flow_agent.client import own_secrets
 from flow_agent.collect import collect
@@ -176,9 +176,7 @@ def _shower() -> tuple[Callable[[str], None], Console | None]:
     """How lines are shown, and the terminal that a moving last line needs."""
     if not sys.stdout.isatty():
         return _shown_at_once, None
-    from rich.console import Console  # noqa: PLC0415 - only for a terminal, and slow to load
-
-    console = Console(highlight=False)
+    console = terminal()
     return partial(console.out, highlight=False), console
 
 

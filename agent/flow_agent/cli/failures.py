@@ -21,7 +21,7 @@ PIPE_CLOSED = 141
 """What a shell gives for a program that SIGPIPE ended."""
 
 
-def report(error: BaseException) -> int:  # noqa: PLR0911 - one for each kind of end
+def report(error: BaseException) -> int:  # noqa: PLR0911 - a table of cases, each with its own exit code
     """Tell of ``error`` on stderr, and give the exit code."""
     error = _single(error)
     match error:

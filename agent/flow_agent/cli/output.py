@@ -1,4 +1,5 @@
 """How data looks: tables on a terminal, tab-separated lines in a pipe, JSON where it is asked for."""
+# ruff: noqa: PLC0415 - rich takes 80 ms, which pipes and scripts do not pay
 
 from __future__ import annotations
 
@@ -51,9 +52,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, less: Sequen
         for row in rows:
             line("\t".join(" ".join(cell.split()) for cell in row))
         return
-    from rich.console import Console  # noqa: PLC0415 - only for a terminal, and slow to load
-    from rich.table import Table  # noqa: PLC0415 - only for a terminal, and slow to load
-    from rich.text import Text  # noqa: PLC0415 - only for a terminal, and slow to load
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     shown = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
@@ -67,7 +68,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, less: Sequen
 
 def _fitting(columns: list[tuple[str, ...]], less: Sequence[str], width: int) -> list[tuple[str, ...]]:
     """The columns, each its head and its cells, made fit ``width`` as far as that can be."""
-    from rich.cells import cell_len  # noqa: PLC0415 - only for a terminal, and slow to load
+    from rich.cells import cell_len
 
     def needed(some: list[tuple[str, ...]]) -> int:
         return sum(max(map(cell_len, column)) + _GAP for column in some) - _GAP
@@ -114,14 +115,21 @@ def ended(run: Run) -> str:
     return f"run {run.id} {run.state}{took}{reason}{detail}"
 
 
+def terminal() -> Console:
+    """The terminal that people watch, for lines as they are."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
 @contextmanager
 def status(text: str, console: Console | None = None) -> Iterator[None]:
     """A spinner with ``text`` while the block runs, if a person watches stderr (or ``console``)."""
     if console is None and not sys.stderr.isatty():
         yield
         return
-    from rich.console import Console  # noqa: PLC0415 - only for a terminal, and slow to load
-    from rich.text import Text  # noqa: PLC0415 - only for a terminal, and slow to load
+    from rich.console import Console
+    from rich.text import Text
 
     with (console or Console(stderr=True)).status(Text(text)):
         yield

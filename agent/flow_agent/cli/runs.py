@@ -10,7 +10,7 @@ import click
 
 from flow_agent import operations
 from flow_agent.cli.options import queue_verb, settings_verb
-from flow_agent.cli.output import document, ended, facts, line, log_line, note, status, table
+from flow_agent.cli.output import document, ended, facts, line, log_line, note, status, table, terminal
 from flow_agent.cli.waiting import explained, wait_for
 from flow_agent.model import Attempt, Registration, Run, State
 from flow_agent.ports import Queue
@@ -161,9 +161,7 @@ async def logs(queue: Queue, run_id: str, follow: bool) -> None:
 
 async def _live(queue: Queue, run: Run) -> None:
     """The log on a terminal, with a moving last line while the run goes on."""
-    from rich.console import Console  # noqa: PLC0415 - only for a terminal, and slow to load
-
-    console = Console(highlight=False)
+    console = terminal()
     with status(f"{run.flow} {run.id}", console):
         async with aclosing(operations.follow_logs(queue, run.id, follow=True)) as lines:
             async for entry in lines:

@@ -38,8 +38,7 @@ def server(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> int:
     try:
-        from flow_agent.server.gate import Bounds  # noqa: PLC0415 - only this verb needs it
-        from flow_agent.server.serve import Options, run  # noqa: PLC0415 - as above, and it needs what may be absent
+        from flow_agent.server import gate, serve  # noqa: PLC0415 - fastapi is an extra: its absence is told below
     except ImportError as error:
         raise FlowAgentError(
             f"the server cannot be imported: {error}", hint="pip install 'flow-agent-daemon[server]'"
@@ -52,17 +51,17 @@ async def _serve(settings: Settings) -> int:
     tokens = tokens_of(settings) if chosen.access == "tokens" else None
     if tokens is not None and not tokens.content().tokens:
         events.server_without_tokens(str(tokens_path(settings)))
-    how = Options(
+    how = serve.Options(
         listen=chosen.listen,
         tokens=tokens,
         leases=Leases(claimed=settings.lease.claimed, running=settings.lease.running),
-        bounds=Bounds(body=chosen.body, seconds=chosen.seconds),
+        bounds=gate.Bounds(body=chosen.body, seconds=chosen.seconds),
         connections=chosen.connections,
         certificate=chosen.certificate,
         key=chosen.key,
     )
     async with awaited_queue(settings.queue, **settings.queue_arguments()) as queue:
-        await run(queue, how)
+        await serve.run(queue, how)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,9 +19,7 @@ _MODULES = {"AzureResult": "azure", "GCSResult": "gcs", "LocalResult": "local", 
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"no result is called {name!r}; flow_agent.results has {', '.join(__all__)}")
-    from importlib import import_module  # noqa: PLC0415 - not before it is needed
-
-    value: object = getattr(import_module(f"flow_agent.results.{_MODULES[name]}"), name)
+    value: object = getattr(importlib.import_module(f"flow_agent.results.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 
