@@ -75,7 +75,7 @@ def _made(proxy: str | None, verify: bool | str, cert: str | Sequence[str] | Non
     try:
         if isinstance(verify, str):
             place = {"capath" if Path(verify).is_dir() else "cafile": verify}
-            context = ssl.create_default_context(**place)  # type: ignore[arg-type]
+            context = ssl.create_default_context(**place)  # type: ignore[arg-type]  # one of two names
         if cert:
             context = context if isinstance(context, ssl.SSLContext) else httpx.create_ssl_context(context)
             context.load_cert_chain(*([cert] if isinstance(cert, str) else cert))

@@ -111,7 +111,7 @@ class _Read(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # of the buffers, those that it is given
         while not self._rest:
             if (piece := next(self._pieces, None)) is None:
                 return 0

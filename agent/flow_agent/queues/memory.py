@@ -33,11 +33,11 @@ class MemoryQueue(StoreQueue):
         self._store = store
         self._news = anyio.Event()
 
-    async def _read(self, operation: Callable[[Store], T], *, short: bool = False) -> T:  # noqa: ARG002
+    async def _read(self, operation: Callable[[Store], T], *, short: bool = False) -> T:  # noqa: ARG002 - no disk
         await checkpoint()
         return operation(self._store)
 
-    async def _write(self, operation: Callable[[Store], T], *, poke: bool = False, lasting: bool = True) -> T:  # noqa: ARG002
+    async def _write(self, operation: Callable[[Store], T], *, poke: bool = False, lasting: bool = True) -> T:  # noqa: ARG002 - no disk
         await checkpoint()
         # Without an await in between nobody sees half of it; the verbs check before they change anything.
         answer = operation(self._store)

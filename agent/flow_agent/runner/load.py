@@ -114,7 +114,7 @@ def name_of(value: object) -> str | None:
     """What a flow is called, ours or another framework's; None: it is no flow."""
     if isinstance(value, Flow):
         return value.name
-    return str(value.name) if foreign.framework(value) is not None else None  # type: ignore[attr-defined]
+    return str(value.name) if foreign.framework(value) is not None else None  # type: ignore[attr-defined]  # a framework has it
 
 
 def flows_of(module: ModuleType) -> list[Any]:

@@ -106,7 +106,7 @@ def _load_ahead(kind: str) -> None:
         import flow_agent.runner.stored
     import flow_agent.current
     import flow_agent.flow
-    import flow_agent.runner.load  # noqa: F401
+    import flow_agent.runner.load  # noqa: F401 - loaded before the attempt is known
 
 
 def _prepare(message: dict[str, Any]) -> Exception | None:

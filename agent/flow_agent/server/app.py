@@ -106,7 +106,7 @@ def _endpoint(name: str, verb: wire.Verb) -> Callable[..., Awaitable[Response]]:
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=kind)
         for name, kind in kinds.items()
     ]
-    endpoint.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    endpoint.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # FastAPI reads it
     return endpoint
 
 

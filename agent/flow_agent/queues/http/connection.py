@@ -58,7 +58,7 @@ class Connection:
             path = Path(self._ca)
             try:
                 place = {"capath": str(path)} if path.is_dir() else {"cafile": str(path)}
-                verify = ssl.create_default_context(**place)  # type: ignore[arg-type]
+                verify = ssl.create_default_context(**place)  # type: ignore[arg-type]  # one of two names
             except OSError as error:
                 raise InvalidInput(
                     f"queue_ca {self._ca}: no authorities can be read there: {error}",
