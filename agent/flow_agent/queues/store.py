@@ -94,6 +94,9 @@ class Store(Protocol):
     def occupying(self, limit: Limit) -> list[Stored]:
         """The claimed and running ones, and the first ``slots`` + 1 of each set that are queued, by id."""
 
+    def hold_versions(self) -> None:
+        """No version of any flow is counted by others until the transaction ends."""
+
     def hold_flows(self) -> None:
         """No registration is removed, and no limit changed, until the transaction ends."""
 

@@ -35,6 +35,7 @@ SHORTEST_PREFIX = 4
 
 def register(store: Store, registrations: Sequence[Registration], moment: Moment) -> list[Registration]:
     """See ``Queue.register``."""
+    store.hold_versions()
     stored = []
     for given in registrations:
         newest = store.newest(given.flow)

@@ -250,6 +250,9 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
         self._unlimited = False  # they are read anew
         self._run(lock)
 
+    def hold_versions(self) -> None:
+        self._run("versions_lock")  # the newest one is looked up after whoever stores a newer one has committed
+
     def hold_flows(self) -> None:
         self._hold("limits_lock_shared")
 

@@ -16,6 +16,9 @@ from flow_agent.queues.tables.statements import Statements
 class History(Statements):
     """The part of a store that removes what is not needed any more."""
 
+    def hold_versions(self) -> None:
+        """Where nobody else writes meanwhile, nobody counts them."""
+
     def hold_flows(self) -> None:
         """Where nobody else writes meanwhile, nobody removes anything."""
 

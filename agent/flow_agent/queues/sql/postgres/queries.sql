@@ -16,6 +16,10 @@ select distinct on (name) registration from flows order by name, version desc;
 -- All names, to find the one that was meant.
 select distinct name from flows;
 
+-- name: versions_lock
+-- Who counts versions does so alone: of many that only tried again, one might lose each time.
+select pg_advisory_xact_lock(hashtextextended(current_schema() || '.flows', 7093));
+
 -- name: add_registration
 -- One new version.
 insert into flows (name, version, registration) values (%(flow)s, %(version)s, %(registration)s);
