@@ -193,11 +193,9 @@ async def _watch(hold: Hold, launcher: Launcher, ref: str, tools: Tools, log: Ru
         ending = await launcher.wait(ref, sink, attempt=claim.attempt, after=await told())
     if ending is None:
         raise HandedOver
-    if ending.revision is not None:
-        await log.tell("INFO", f"fetched {ending.revision}")
     if claim.ref is not None:
         hold.ended_at = ending.at
-    outcome = judge(ending, hold.why, claim.registration.timeout)
+    outcome = replace(judge(ending, hold.why, claim.registration.timeout), revision=ending.revision)
     if outcome.state is State.SUCCEEDED and ending.stored is not None:
         return replace(outcome, result=ending.stored["result"])
     if outcome.state is State.SUCCEEDED:

@@ -278,13 +278,15 @@ class Verdict(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How an attempt ended; ``detail`` is one sentence for a person, redacted. ``ago`` is how many seconds before it is
-    reported: it may have ended while no agent watched, or while the queue was away."""
+    reported: it may have ended while no agent watched, or while the queue was away. ``revision`` is what an attempt has
+    fetched that fetches for itself; None where ``Queue.started`` was told."""
 
     state: State
     reason: Reason
     detail: str = ""
     exit_code: int | None = None
     result: Mapping[str, Json] | None = None
+    revision: str | None = None
     ago: float = 0.0
 
 

@@ -82,6 +82,7 @@ def test_a_flow_runs_in_a_pod_from_submit_to_result(cli: Cli, cluster: Kubernete
     assert cli.json("result", run) == 42
     shown = cli.show(run)
     assert (shown["launcher"], shown["attempt"], shown["exit_code"]) == ("kubernetes", 1, 0)
+    assert cli("logs", run).count(f"fetched {shown['revision']}") == 1
     cli.until(lambda: cluster.objects("jobs") == [] and cluster.objects("secrets") == [])
 
 

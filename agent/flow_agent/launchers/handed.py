@@ -92,6 +92,10 @@ def orders_of(spec: LaunchSpec, nonce: str, *, fetch_for: float, write_for: floa
     )
 
 
+_SHORT = frozenset({"code", "signal", "ended_by", "at", "revision"})
+"""What of an end is told in whole even where there is no room."""
+
+
 class Mark:
     """Writes and reads marked lines of one attempt."""
 
@@ -150,7 +154,7 @@ def termination_message(mark: Mark, message: dict[str, Any]) -> bytes:
         line = mark.line(exit={**message["exit"], "tail": ""})
     if len(line) > LONGEST_TOLD and "exit" in message:
         receipt = message["exit"].get("receipt") or {}
-        short = {name: value for name, value in message["exit"].items() if name in {"code", "signal", "ended_by", "at"}}
+        short = {name: value for name, value in message["exit"].items() if name in _SHORT}
         said = {"ok": bool(receipt.get("ok")), "reason": receipt.get("reason"), "detail": receipt.get("detail", "")}
         line = mark.line(exit=short | ({"receipt": said | {"detail": said["detail"][:500]}} if receipt else {}))
     if len(line) > LONGEST_TOLD and "failed" in message:

@@ -163,6 +163,7 @@ def ended(stored: Stored, moment: Moment, outcome: Outcome) -> Stored:
         detail=outcome.detail,
         exit_code=outcome.exit_code,
         result=outcome.result,
+        revision=outcome.revision or stored.run.revision,
         finished_at=end_of(stored, moment, outcome),
     )
 

@@ -86,6 +86,17 @@ class Ending:
         (attempt,) = await queue.attempts(run.id)
         assert (attempt.reason, attempt.finished_at, attempt.exit_code) == (Reason.COMPLETED, clock.now(), 0)
 
+    async def test_what_an_attempt_has_fetched_itself_is_told_with_its_end(self, queue: Queue):
+        await submitted(queue)
+        claim = await won(queue)
+        await queue.started(claim, "ref-1")
+        outcome = replace(RAISED, revision="abc")
+        assert (await queue.finish(claim, outcome)).revision == "abc"
+        assert (await queue.finish(claim, outcome)).revision == "abc"
+        assert (await queue.get(claim.run.id)).revision == "abc"
+        told = await running(queue)
+        assert (await queue.finish(told, RAISED)).revision == "rev"
+
     async def test_an_end_that_is_reported_late_is_told_as_it_was(self, queue: Queue, clock: ManualClock):
         claim = await running(queue)
         clock.advance(30)
