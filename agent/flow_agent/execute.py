@@ -193,6 +193,8 @@ async def _watch(hold: Hold, launcher: Launcher, ref: str, tools: Tools, log: Ru
         ending = await launcher.wait(ref, sink, attempt=claim.attempt, after=await told())
     if ending is None:
         raise HandedOver
+    if ending.revision is not None:  # an attempt that is tried again leaves it in the log only
+        await log.tell("INFO", f"fetched {ending.revision}")
     if claim.ref is not None:
         hold.ended_at = ending.at
     outcome = replace(judge(ending, hold.why, claim.registration.timeout), revision=ending.revision)

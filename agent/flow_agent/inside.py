@@ -178,7 +178,6 @@ async def _prepared(claim: Claim, root: Path, means: Means, voice: Voice) -> tup
         await voice.tell("WARNING", f"{error}; try {number + 1} in {wait:.1f} s")
 
     folder, fetched = await fetch(claim, root, means, on_wait)
-    await voice.tell("INFO", f"fetched {fetched.revision}")
     # What lies in the image lies here.
     payload = {name: value for name, value in fetched.payload.items() if name not in {"image", "pull", "host"}}
     registration = replace(claim.registration, run_config={**claim.registration.run_config, "image": None})

@@ -26,6 +26,9 @@ T = TypeVar("T")
 SOONEST = 0.2
 """Seconds before which a queue that answered others is not asked again: it may go on refusing this one call."""
 
+REFUSED_AGAIN = 30.0
+"""Seconds after which what was refused is asked for again."""
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says when there is no room left on a disk."""
 
@@ -155,17 +158,26 @@ async def reached(
     call: Callable[[], Awaitable[T]],
     on_wait: Callable[[float, BaseException], None],
     give_up: Callable[[], bool] = lambda: False,
+    refused: Callable[[EngineError], bool] = lambda _: False,
 ) -> T:
     """The answer of an engine to ``call``, asked again at most every 5 s while that fails in a way that may pass; one
     that asks for a longer wait (``retry_after``) gets it.
+
+    ``refused`` says which lasting errors are refusals. What is looked at goes on whether we may look at it or not, and
+    whoever took the permission can give it back: it is asked again every 30 s.
 
     Raises the last EngineError: another try cannot help, or ``give_up`` says so.
     """
 
     backoff = wait_random_exponential(multiplier=0.1, max=5.0)
 
+    def may_pass(error: BaseException) -> bool:
+        return isinstance(error, EngineError) and (error.transient or refused(error)) and not give_up()
+
     def wait(state: RetryCallState) -> float:
-        return max(getattr(_error(state), "retry_after", None) or 0.0, backoff(state))
+        error = _error(state)
+        own = backoff(state) if getattr(error, "transient", False) else REFUSED_AGAIN
+        return max(getattr(error, "retry_after", None) or 0.0, own)
 
     async def before_sleep(state: RetryCallState) -> None:
         on_wait(state.upcoming_sleep, _error(state))
@@ -175,9 +187,7 @@ async def reached(
             sleep=anyio.sleep,
             wait=wait,
             stop=stop_never,
-            retry=retry_if_exception(
-                lambda error: isinstance(error, EngineError) and error.transient and not give_up()
-            ),
+            retry=retry_if_exception(may_pass),
             before_sleep=before_sleep,
             reraise=True,
         )

@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from flow_agent import events
+from flow_agent import events, retry
 from flow_agent.errors import CloudError, LaunchError, ResultError
 from flow_agent.launchers import ecs_tasks
 from flow_agent.launchers.ecs import ECSLauncher, open_launcher
@@ -427,6 +427,7 @@ async def test_a_task_that_may_not_be_looked_at_is_waited_for_and_that_is_told_o
 ) -> None:
     told: list[tuple[str, str]] = []
     monkeypatch.setattr(events, "cloud_waits", lambda what, wait, error: told.append((what, str(error))))
+    monkeypatch.setattr(retry, "REFUSED_AGAIN", 0.5)
     async with attempts_of(ecs) as first:
         attempt = await first(flows.sleeps, given={"seconds": 2.0})
         first.launcher.hand_over(attempt.ref)

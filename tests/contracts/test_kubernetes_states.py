@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from flow_agent.cluster import refusals
+from flow_agent import retry
 from flow_agent.errors import LaunchError
 from flow_agent.launchers import kubernetes_stop, kubernetes_watch
 from flow_agent.model import Reason
@@ -273,7 +273,7 @@ async def test_a_cluster_that_knows_its_clients_by_certificates_is_served(tmp_pa
 async def test_output_that_is_forbidden_for_a_while_is_read_when_it_is_allowed(
     kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusals, "AGAIN", 0.2)
+    monkeypatch.setattr(retry, "REFUSED_AGAIN", 0.2)
     async with jobs(kubernetes.kubeconfig) as attempts:
         attempt = await attempts(flows.counts, given={"to": 30, "pause": 0.1})
 
@@ -307,7 +307,7 @@ async def test_output_that_cannot_be_read_any_more_does_not_hold_up_the_end(
 async def test_a_job_that_may_not_be_looked_at_is_looked_at_when_that_is_allowed(
     kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(refusals, "AGAIN", 0.2)
+    monkeypatch.setattr(retry, "REFUSED_AGAIN", 0.2)
     async with jobs(kubernetes.kubeconfig) as first, jobs(kubernetes.kubeconfig) as second:
         attempt = await first(flows.counts, given={"to": 20, "pause": 0.1})
         first.launcher.hand_over(attempt.ref)

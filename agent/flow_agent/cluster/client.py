@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from flow_agent.cluster.access import Access
-from flow_agent.errors import ClusterError
+from flow_agent.errors import ClusterError, EngineError
 
 CONNECT_WITHIN = 10.0
 ANSWER_WITHIN = 30.0
@@ -20,7 +20,12 @@ ANSWER_WITHIN = 30.0
 PASSING = frozenset({401, 408, 429, 500, 502, 503, 504})
 """Answers after which the same call may go through; an expired token may be renewed by whoever does that."""
 MERGE = "application/merge-patch+json"
-GONE = 410
+FORBIDDEN, GONE = 403, 410
+
+
+def forbidden(error: EngineError) -> bool:
+    """Whether a role lacks what was asked for, which may be given back."""
+    return error.status == FORBIDDEN
 
 
 class Cluster:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from flow_agent import events, retry
-from flow_agent.errors import CloudError, SecretNotFound, StoreError
+from flow_agent.errors import CloudError, EngineError, SecretNotFound, StoreError
 from flow_agent.objects.aws import AwsClient, aws_client
 from flow_agent.objects.aws_errors import code, status
 from flow_agent.objects.base import ANSWER_WITHIN
@@ -26,8 +26,6 @@ GONE = frozenset({"ClusterNotFoundException"})
 ABSENT = frozenset({"ClientException", "InvalidParameterException"})
 """Words of ECS for a task definition that is not there."""
 NEEDS = "the launcher ecs"
-REFUSED = "refused"
-"""The code of an error that ``patient`` made one that may pass."""
 HINTS = {
     "ClusterNotFoundException": "see ecs.cluster, and the region",
     "AccessDeniedException": "let the agent's role do ecs:RegisterTaskDefinition, DescribeTaskDefinition,"
@@ -81,28 +79,23 @@ class Services:
 
 
 async def patient(call: Callable[[], Awaitable[T]], what: str, lasting: frozenset[str] = GONE) -> T:
-    """The answer of ``call``, which looks at what was started, asked again also where it is refused: that goes on
-    whether we may look at it or not, and whoever took the permission can give it back. A refusal is told once.
+    """The answer of ``call``, which looks at what was started, asked again also where it is refused; a refusal is told
+    once.
 
     Raises CloudError: its code is one of ``lasting``.
     """
-    refused = False
+    told = False
 
-    async def ask() -> T:
-        try:
-            return await call()
-        except CloudError as error:
-            if error.transient or error.code in lasting:
-                raise
-            raise CloudError(str(error), transient=True, code=REFUSED, hint=error.hint) from error
+    def refused(error: EngineError) -> bool:
+        return isinstance(error, CloudError) and error.code not in lasting
 
     def on_wait(wait: float, error: BaseException) -> None:
-        nonlocal refused
-        again, refused = refused, getattr(error, "code", "") == REFUSED
-        if not (again and refused):
+        nonlocal told
+        again, told = told, not getattr(error, "transient", True)
+        if not (again and told):
             events.cloud_waits(what, wait, error)
 
-    return await retry.reached(ask, on_wait)
+    return await retry.reached(call, on_wait, refused=refused)
 
 
 async def _called(client: AwsClient, what: str, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,7 @@ import anyio.to_thread
 
 from flow_agent import events, retry
 from flow_agent.cluster import access
-from flow_agent.cluster.client import Cluster, connected
-from flow_agent.cluster.refusals import lasting
+from flow_agent.cluster.client import Cluster, connected, forbidden
 from flow_agent.errors import ClusterError, LaunchError
 from flow_agent.launchers import kubernetes_ends as ends
 from flow_agent.launchers import kubernetes_job as jobs
@@ -201,7 +200,7 @@ class KubernetesLauncher:
             return ends.state(held.sight) == "ended" if follow else anyio.current_time() >= until
 
         try:
-            await retry.reached(lasting(once), partial(events.cluster_waits, held.ref), enough)
+            await retry.reached(once, partial(events.cluster_waits, held.ref), enough, forbidden)
         except ClusterError as error:
             if not follow:
                 await log.miss(f"what it wrote could not be read: {error}", sink)

@@ -12,8 +12,7 @@ import anyio
 import anyio.abc
 
 from flow_agent import events, retry
-from flow_agent.cluster.client import Cluster
-from flow_agent.cluster.refusals import lasting
+from flow_agent.cluster.client import Cluster, forbidden
 from flow_agent.errors import ClusterError, LaunchError
 from flow_agent.launchers import kubernetes_job as jobs
 from flow_agent.launchers.kubernetes_watch import KINDS, Sight, Watch
@@ -144,7 +143,7 @@ class Jobs:
                 break
 
     async def _patient(self, ref: str, call: Callable[[], Any]) -> dict[str, Any]:
-        found: dict[str, Any] = await retry.reached(lasting(call), partial(events.cluster_waits, ref))
+        found: dict[str, Any] = await retry.reached(call, partial(events.cluster_waits, ref), refused=forbidden)
         return found
 
     # Making
