@@ -124,6 +124,8 @@ async def test_what_scales_agents_is_told_how_many_runs_wait_for_those_it_names(
     assert await waiting("?launcher=kubernetes&label=gpu") == 3
     assert await waiting("?launcher=kubernetes&launcher=docker&label=eu") == 2
     assert await waiting("?launcher=kubernetes&label=eu") == 0
+    assert await waiting("?label=&only_labelled=true") == 0
+    assert await waiting("?label=gpu&label=eu&only_labelled=true") == 3
 
 
 async def test_a_server_is_ready_while_its_queue_answers(service):

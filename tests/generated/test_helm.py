@@ -608,6 +608,12 @@ def test_keda_asks_the_server_where_no_agent_may_be_there(everything: Any) -> No
     assert trigger["metadata"]["url"] == "http://flows-flow-agent-probes.flows:8080/waiting"
 
 
+def test_keda_asks_for_what_agents_take_that_leave_runs_without_labels(tmp_path: Path) -> None:
+    values = merged(MATRIX["keda"], {"config": {"agent": {"only_labelled": True}}})
+    (trigger,) = one(rendered("helm4", values, tmp_path), "ScaledObject")["spec"]["triggers"]
+    assert trigger["metadata"]["url"].endswith("/waiting?launcher=kubernetes&label=eu+gpu&only_labelled=true")
+
+
 @pytest.mark.parametrize("name", HELMS)
 def test_keda_checks_the_server_by_what_agents_check_it_by(name: str, tmp_path: Path) -> None:
     def trigger(values: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, str]], Any]:

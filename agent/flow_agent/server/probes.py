@@ -85,9 +85,10 @@ def add_probes(app: FastAPI, refused: Refused) -> None:
             list[str], Query(description="Labels of the agents that are meant; an empty one: they have none.")
         ] = [],  # noqa: B006 - FastAPI copies it
         launcher: Annotated[list[str], Query(description="Their launchers.")] = [],  # noqa: B006 - as above
+        only_labelled: Annotated[bool, Query(description="Whether they leave runs without labels to others.")] = False,
     ) -> Response:
         try:
-            found = (await _backlog(request).sample()).document(_taken_by(label, launcher))
+            found = (await _backlog(request).sample()).document(_taken_by(label, launcher, only_labelled=only_labelled))
         except Exception as error:  # noqa: BLE001 - each becomes an answer
             return refused(request, error)
         return JSONResponse(found)
@@ -131,12 +132,14 @@ def _backlog(request: Request) -> Backlog:
     return found
 
 
-def _taken_by(labels: list[str], launchers: list[str]) -> Callable[[Waiting], bool]:
+def _taken_by(labels: list[str], launchers: list[str], *, only_labelled: bool) -> Callable[[Waiting], bool]:
     """Those that an agent with these labels and launchers may take; without any of a kind, that does not matter. An
     empty label is none: of an agent without labels."""
     has = frozenset(filter(None, labels))
 
     def takes(waiting: Waiting) -> bool:
+        if only_labelled and not waiting.labels:
+            return False
         return (not labels or waiting.labels <= has) and (
             not launchers or waiting.launcher is None or waiting.launcher in launchers
         )

@@ -103,6 +103,7 @@ annotations:
 {{- $words := list }}
 {{- range (.Values.config.agent).launchers }}{{ $words = append $words (printf "launcher=%s" (urlquery .)) }}{{ end }}
 {{- range (.Values.config.agent).labels | default (list "") }}{{ $words = append $words (printf "label=%s" (urlquery .)) }}{{ end }}
+{{- if (.Values.config.agent).only_labelled }}{{ $words = append $words "only_labelled=true" }}{{ end }}
 {{- with $words }}?{{ join "&" . }}{{ end }}
 {{- end }}
 
