@@ -87,7 +87,7 @@ def secure_kubernetes(folder: Path) -> Iterator[Path]:
     chain, key = certificate(folder, "localhost")
     port = free_port()
     command = [sys.executable, "-W", "ignore", "-m", "servers.kubernetes_server", str(port), str(chain), str(key)]
-    with running(command, port, folder / "server.log", {"PYTHONPATH": str(TESTS)}):
+    with running(command, port, folder / "server.log", {"PYTHONPATH": str(TESTS)}, tidies_within=10):
         stand_in = Kubernetes(f"https://localhost:{port}", folder)
         shown = {"client-certificate-data": _encoded(chain), "client-key": str(key)}
         stand_in.write_kubeconfig(shown, authority=_encoded(chain))
@@ -105,5 +105,5 @@ def kubernetes(tmp_path: Path) -> Iterator[Kubernetes]:
     folder.mkdir()
     port = free_port()
     command = [sys.executable, "-W", "ignore", "-m", "servers.kubernetes_server", str(port)]
-    with running(command, port, folder / "server.log", {"PYTHONPATH": str(TESTS)}) as url:
+    with running(command, port, folder / "server.log", {"PYTHONPATH": str(TESTS)}, tidies_within=10) as url:
         yield Kubernetes(url, folder)

@@ -212,9 +212,15 @@ class Kubelet:
             else:
                 process.send_signal(number)
 
-    def close(self) -> None:
-        for process in self._processes.values():
-            self._signal(process, signal.SIGKILL, group=True)
+    async def close(self) -> None:
+        deadline = time.monotonic() + 5
+        while self._processes and time.monotonic() < deadline:
+            for uid, process in self._processes.items():
+                self._killed.add(uid)
+                self._signal(process, signal.SIGKILL, group=True)
+            await asyncio.sleep(0.02)
+        for task in list(self.tasks):
+            task.cancel()
         for folder in self._folders.values():
             shutil.rmtree(folder, ignore_errors=True)
 

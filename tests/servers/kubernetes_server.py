@@ -253,7 +253,14 @@ async def main(port: int, certificate: str = "", key: str = "") -> None:
         tls = {"ssl_certfile": certificate, "ssl_keyfile": key, "ssl_ca_certs": certificate}
         tls["ssl_cert_reqs"] = ssl.CERT_REQUIRED
     config = uvicorn.Config(
-        api, host="127.0.0.1", port=port, lifespan="off", log_level="warning", access_log=False, **tls
+        api,
+        host="127.0.0.1",
+        port=port,
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=1,
+        **tls,
     )
     api.server = uvicorn.Server(config)
     control = asyncio.create_task(api.control.run())
@@ -261,7 +268,7 @@ async def main(port: int, certificate: str = "", key: str = "") -> None:
         await api.server.serve()
     finally:
         control.cancel()
-        api.kubelet.close()
+        await api.kubelet.close()
 
 
 if __name__ == "__main__":

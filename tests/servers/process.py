@@ -29,8 +29,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str | Path], port: int, log: Path, env: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The URL of ``command``, once it listens on ``port`` of this machine; it is killed with all its children."""
+def running(
+    command: list[str | Path], port: int, log: Path, env: Mapping[str, str] | None = None, *, tidies_within: float = 0
+) -> Iterator[str]:
+    """The URL of ``command``, once it listens on ``port`` of this machine; it is killed with all its children, after
+    ``tidies_within`` seconds for what it has to tidy up."""
     with log.open("wb") as out:
         process = subprocess.Popen(
             [str(part) for part in command],
@@ -44,6 +47,11 @@ def running(command: list[str | Path], port: int, log: Path, env: Mapping[str, s
         _wait_for(process, port, log)
         yield f"http://127.0.0.1:{port}"
     finally:
+        if tidies_within:
+            process.terminate()
+            process.send_signal(signal.SIGCONT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(tidies_within)
         with contextlib.suppress(ProcessLookupError):  # it has ended by itself, and what it said is on its way
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
