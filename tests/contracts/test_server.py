@@ -165,6 +165,47 @@ async def test_a_client_goes_on_with_the_next_token_of_its_file_and_its_claims_s
         await queue.finish(claim, SUCCEEDED)
 
 
+async def test_of_many_calls_at_once_none_fails_for_a_token_that_was_just_replaced(service, tmp_path):
+    admin = await service.client("admin")
+    await admin.register([registration()])
+    file = tmp_path / "token"
+    token, kept = service.tokens.create("build", ["read"])
+    file.write_text(token)
+    async with http.open_queue(service.url, options={"token_file": str(file)}) as queue:
+        await queue.registrations()
+        for _ in range(3):
+            token, after = service.tokens.create("build", ["read"])
+            service.tokens.revoke(kept.id)
+            file.write_text(token)
+            kept = after
+            await anyio.sleep(0.8)
+            async with anyio.create_task_group() as group:
+                for _ in range(12):
+                    group.start_soon(queue.registrations)
+
+
+async def test_a_token_that_is_revoked_before_the_next_one_is_there_is_waited_for(service, tmp_path):
+    file = tmp_path / "token"
+    token, kept = service.tokens.create("build", ["read"])
+    file.write_text(token)
+    async with http.open_queue(service.url, options={"token_file": str(file)}) as queue:
+        await queue.registrations()
+        service.tokens.revoke(kept.id)
+        await anyio.sleep(0.8)
+        for text in (token, ""):  # as it was, and while it is written anew
+            file.write_text(text)
+            with pytest.raises(QueueUnavailable, match="refuses the token that it took: the token is not known"):
+                await queue.registrations()
+        file.write_text(service.tokens.create("build", ["read"])[0])
+        await anyio.sleep(0.8)
+        assert await queue.registrations() == []
+    async with http.open_queue(service.url, options={"token_file": str(file)}) as queue:
+        file.write_text(token)
+    async with http.open_queue(service.url, options={"token_file": str(file)}) as queue:
+        with pytest.raises(QueueError, match="the token is not known"):  # it was never taken
+            await queue.registrations()
+
+
 async def test_an_agent_writes_only_under_its_own_claims(service):
     admin, one, two = (
         await service.client("admin"),

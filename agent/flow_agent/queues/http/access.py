@@ -13,22 +13,37 @@ class Access:
 
     def __init__(self, *, token: str | None = None, file: str | Path | None = None) -> None:
         self._file = Path(file) if file else None
+        self._taken = False
         self._token = self._checked(token, "the queue's token") if token else ""
         if self._file is not None and not self._token:
             self._token = self._read(self._file)
 
     @property
-    def headers(self) -> dict[str, str]:
-        """What a request carries."""
-        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+    def token(self) -> str:
+        """What a request shows now; empty: nothing."""
+        return self._token
 
-    def renewed(self) -> bool:
-        """Whether the file holds another token now."""
+    @property
+    def waits(self) -> bool:
+        """Whether a refusal may pass: a token of the file was taken before, and whoever revokes it will put another
+        one there."""
+        return self._file is not None and self._taken
+
+    def taken(self) -> None:
+        """A token was taken."""
+        self._taken = True
+
+    def renewed(self, refused: str) -> bool:
+        """Whether there is another token than the one that was ``refused``: the file may hold a new one."""
         if self._file is None:
             return False
-        token = self._read(self._file)
-        changed, self._token = token != self._token, token
-        return changed
+        try:
+            self._token = self._read(self._file)
+        except InvalidInput:
+            if not self._taken:
+                raise
+            return False  # it is being written just now
+        return self._token != refused
 
     @classmethod
     def _read(cls, file: Path) -> str:

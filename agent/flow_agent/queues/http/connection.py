@@ -27,6 +27,7 @@ IDLE = 30.0
 """Seconds for which an unused connection is kept; less than at the server, which might close one that is in use."""
 PACKED_FROM = 2_048
 """Bytes from which a body is compressed."""
+REFUSED = 401
 AWAY = {408, 425, 429, 502, 503, 504}
 """What proxies say for a server that may be there later."""
 
@@ -81,11 +82,13 @@ class Connection:
         body, headers = wire.encode(described.request, request), {}
         if len(body) >= PACKED_FROM:
             body, headers = gzip.compress(body, 1), {"Content-Encoding": "gzip"}
-        response = await self._sent(verb, body, headers, patience)
-        if response.status_code == 401 and await anyio.to_thread.run_sync(self._access.renewed):
-            response = await self._sent(verb, body, headers, patience)
+        token = self._access.token
+        response = await self._sent(verb, body, headers, token, patience)
+        if response.status_code == REFUSED and await anyio.to_thread.run_sync(self._access.renewed, token):
+            response = await self._sent(verb, body, headers, self._access.token, patience)
         if response.status_code != 200:
             raise self._refusal(verb, response)
+        self._access.taken()
         try:
             return wire.decode(described.answer, response.content)
         except ValueError as error:
@@ -94,7 +97,9 @@ class Connection:
                 hint="client and server should be of neighbouring versions",
             ) from error
 
-    async def _sent(self, verb: str, body: bytes, headers: dict[str, str], patience: float) -> httpx.Response:
+    async def _sent(
+        self, verb: str, body: bytes, headers: dict[str, str], token: str, patience: float
+    ) -> httpx.Response:
         import httpx  # noqa: PLC0415 - as above
 
         assert self._client is not None
@@ -103,7 +108,7 @@ class Connection:
             return await self._client.post(
                 wire.PREFIX.lstrip("/") + verb,
                 content=body,
-                headers={**headers, **self._access.headers},
+                headers={**headers, "Authorization": f"Bearer {token}"} if token else headers,
                 timeout=timeout,
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -127,6 +132,11 @@ class Connection:
             kind = wire.ERRORS[told.error][0]
         except (ValueError, KeyError):
             return self._foreign(verb, response.status_code)
+        if response.status_code == REFUSED and self._access.waits:
+            return QueueUnavailable(
+                f"{self._shown(verb)} refuses the token that it took: {told.message}",
+                hint="put another one into the file of the token; it is read again",
+            )
         if issubclass(kind, FlowAgentError):
             return kind(told.message, hint=told.hint)
         return kind(told.message)
