@@ -1,5 +1,6 @@
 """What the queue on PostgreSQL does beyond the contract: many writers, and a server that goes away."""
 
+import hashlib
 import json
 import time
 from collections import Counter
@@ -156,6 +157,27 @@ async def test_versions_are_counted_without_a_gap_however_many_register_at_once(
         for queue in handles:
             group.start_soon(register, queue)
     assert sorted(found) == list(range(1, 41))
+
+
+async def test_what_the_server_refuses_of_one_is_no_affair_of_those_who_write_with_it(handles):
+    queue = handles[0]
+    claims = [await running(queue) for _ in range(8)]
+    await submitted(queue)
+    long = "".join(hashlib.sha512(bytes([n])).hexdigest() for n in range(60))
+    refused = []
+
+    async def refuse():
+        with pytest.raises(InvalidInput, match="keeps nothing so large"):
+            await queue.claim(agent(), 1, long)
+        refused.append(long)
+
+    async with anyio.create_task_group() as group:
+        for claim in claims:
+            group.start_soon(queue.finish, claim, SUCCEEDED)
+            group.start_soon(refuse)
+    assert len(refused) == 8
+    states = Counter(run.state for run in await queue.runs(limit=100))
+    assert states == {State.SUCCEEDED: 8, State.QUEUED: 1}
 
 
 async def test_sets_that_several_add_at_once_are_all_seen(handles):

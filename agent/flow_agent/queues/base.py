@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from flow_agent.asked import check_submissions
+from flow_agent.asked import check_registrations, check_submissions
 from flow_agent.model import (
     AgentInfo,
     Attempt,
@@ -65,6 +65,7 @@ class StoreQueue(ABC):
 
     async def register(self, registrations: Sequence[Registration]) -> list[Registration]:
         """See ``Queue.register``."""
+        check_registrations(registrations)
         return await self._write(lambda store: verbs.register(store, registrations, self._moment()))
 
     async def registration(self, flow: str, version: int | None = None) -> Registration:

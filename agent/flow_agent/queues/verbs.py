@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from flow_agent.asked import check_labels
 from flow_agent.errors import ClaimLost, NotFound
 from flow_agent.model import (
     PROMOTED_AT_ONCE,
@@ -73,9 +74,12 @@ def submit(store: Store, submissions: Sequence[Submission], moment: Moment) -> l
     store.hold_flows()
     # All are looked up before the first is stored, for stores that cannot roll back.
     registrations = [registration_of(store, s.flow, s.version) for s in submissions]
+    labels = [frozenset(r.labels) | s.labels for s, r in zip(submissions, registrations, strict=True)]
+    for each in set(labels):
+        check_labels(each)
     arrivals = Arrivals(store, moment, lambda run_id: cancel(store, run_id, moment))
     runs = []
-    for submission, registration in zip(submissions, registrations, strict=True):
+    for submission, registration, wanted in zip(submissions, registrations, labels, strict=True):
         known = submission.key is not None and store.by_key(submission.flow, submission.key)
         if known:
             runs.append(known.run)
@@ -86,7 +90,7 @@ def submit(store: Store, submissions: Sequence[Submission], moment: Moment) -> l
             flow=submission.flow,
             version=registration.version,
             state=State.SCHEDULED if due is not None and due > moment.now else State.QUEUED,
-            labels=frozenset(registration.labels) | submission.labels,
+            labels=wanted,
             launcher=registration.launcher,
             parameters=submission.parameters,
             priority=submission.priority,

@@ -24,6 +24,7 @@ _MEANINGS: tuple[tuple[str, type[FlowAgentError], str, str], ...] = (
     ("40001", QueueUnavailable, "is too busy: {error}", _BUSY),
     ("40P01", QueueUnavailable, "is too busy: {error}", _BUSY),
     ("22003", InvalidInput, "keeps no such number: {error}", "give one that is nearer to zero"),
+    ("54", InvalidInput, "keeps nothing so large: {error}", "give something shorter"),
     ("25006", QueueUnavailable, "only reads now: {error}", "it may be a standby; give the URL of the primary"),
     ("42501", QueueError, "forbids what the queue needs: {error}", _RIGHTS),
     ("42P01", QueueError, "has lost tables of the queue: {error}", "restore it from a backup, or drop the others too"),

@@ -16,7 +16,7 @@ from flow_agent.queues.turns import PATIENCE, Job, Turn, Turns
 
 TRIES = 10
 """Times that a turn is tried which loses against others, who lock the same runs in another order."""
-_OWN_FAULT = (psycopg.IntegrityError, psycopg.DataError)
+_OWN_FAULT = (psycopg.IntegrityError, psycopg.DataError, errors.ProgramLimitExceeded)
 """Errors of one operation; after any other one of psycopg's the whole transaction is lost."""
 _POKE = "select pg_notify('flow_agent.' || current_schema(), '')"
 

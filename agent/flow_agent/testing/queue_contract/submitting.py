@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import pytest
 
 from flow_agent.errors import InvalidInput, NotFound
-from flow_agent.model import COUNTED, PROMOTED_AT_ONCE, Parameter, Reason, Run, State, Submission
+from flow_agent.model import COUNTED, PROMOTED_AT_ONCE, Limit, Parameter, Reason, Run, State, Submission
 from flow_agent.ports import Queue
 from flow_agent.testing import ManualClock
 from flow_agent.testing.queue_contract.common import OpenAgain, agent, registration, submitted, won
@@ -72,6 +73,8 @@ class Submitting:
             {"priority": 2**63},
             {"version": 2**63},
             {"key": ""},
+            {"key": "k" * 1_001},
+            {"labels": frozenset(f"{n}{'x' * 240}" for n in range(7))},
         ],
         ids=min,
     )
@@ -80,6 +83,25 @@ class Submitting:
         with pytest.raises(InvalidInput):
             await queue.submit([Submission(flow="add"), Submission(flow="add", **asked)])
         assert await queue.runs() == []
+
+    async def test_what_is_as_long_as_may_be_is_kept(self, queue: Queue):
+        def noise(length: int, of: str) -> str:  # nothing can make it shorter
+            return "".join(hashlib.sha512(f"{of}{n}".encode()).hexdigest() for n in range(length // 128 + 1))[:length]
+
+        name, key = noise(1_000, "name"), noise(1_000, "key")
+        labels = frozenset(noise(246, f"label {n}") for n in range(6))
+        await queue.register([registration(name)])
+        await queue.set_limit(Limit(kind="flow", name=name, slots=1))
+        (run,) = await queue.submit([Submission(flow=name, key=key, labels=labels)])
+        assert (await queue.submit([Submission(flow=name, key=key)])) == [run]
+        (claim,) = await queue.claim(agent(labels=labels), 1, "r")
+        assert (claim.run.key, claim.run.labels, claim.registration.flow) == (key, labels, name)
+
+    @pytest.mark.parametrize("asked", [{"flow": "x" * 1_001}, {"labels": ("x" * 256,)}], ids=min)
+    async def test_a_flow_that_not_every_queue_can_keep_is_refused(self, queue: Queue, asked):
+        with pytest.raises(InvalidInput):
+            await queue.register([registration("good"), registration(**asked)])
+        assert await queue.registrations() == []
 
     async def test_ids_are_lowercase_ulids_in_the_order_of_submission(self, queue: Queue, open_again: OpenAgain):
         await queue.register([registration()])
