@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 
 import anyio
 import psycopg
@@ -178,6 +178,51 @@ async def test_what_the_server_refuses_of_one_is_no_affair_of_those_who_write_wi
     assert len(refused) == 8
     states = Counter(run.state for run in await queue.runs(limit=100))
     assert states == {State.SUCCEEDED: 8, State.QUEUED: 1}
+
+
+@contextmanager
+def moved_meanwhile(url, run_id):
+    """A run is moved into another set as by a limit, which is committed when the block ends."""
+    with psycopg.connect(url) as connection:
+        (number,) = connection.execute(
+            "insert into requirement_sets (labels, launcher, flow) values ('[]', '', 'add') returning id"
+        ).fetchone()
+        connection.execute("update runs set requirement_set = %s where id = %s", (number, run_id))
+        yield
+
+
+async def test_a_run_that_a_new_limit_moves_meanwhile_is_there_for_all_who_wait_for_it(postgres_url, handles):
+    queue = handles[0]
+    claim = await running(queue)
+    ended = []
+
+    async def finish():
+        ended.append((await queue.finish(claim, SUCCEEDED)).state)
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            with moved_meanwhile(postgres_url, claim.run.id):
+                group.start_soon(finish)
+                await anyio.sleep(0.5)
+                assert ended == []
+    assert ended == [State.SUCCEEDED]
+
+
+async def test_a_run_that_a_new_limit_moves_meanwhile_is_there_for_its_agents_successor(postgres_url, handles):
+    queue = handles[0]
+    claim = await running(queue)
+    found = []
+
+    async def succeed():
+        found.extend(await queue.take_over(agent(incarnation="2"), 5, "r"))
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            with moved_meanwhile(postgres_url, claim.run.id):
+                group.start_soon(succeed)
+                await anyio.sleep(0.5)
+                assert found == []
+    assert [each.run.id for each in found] == [claim.run.id]
 
 
 async def test_sets_that_several_add_at_once_are_all_seen(handles):

@@ -196,7 +196,12 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
         return [] if self._unlimited else super().limits()
 
     def run(self, run_id: str) -> Stored | None:
-        row = self._row("run_locked" if self._writes else "run", id=run_id)
+        if not self._writes:
+            row = self._row("run", id=run_id)
+        else:
+            # Of a run that a new limit moves into another set meanwhile, whoever waits for its lock finds nothing: what
+            # it waits with knows the old set. That happens to a run once for all.
+            row = self._row("run_locked", id=run_id) or self._row("run_locked", id=run_id)
         return stored_run(row) if row else None
 
     def expect_claim(self, agent: AgentInfo, limit: int, request_id: str, moment: Moment) -> None:
@@ -225,6 +230,7 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
         return self._locked("expired_locked", [row["id"] for row in self._rows("expired", **bounds)], **bounds)
 
     def held_by(self, agent_id: str) -> list[Stored]:
+        self._run("lock_held_by", agent_id=agent_id)  # first, as for one run
         return [stored_run(row) for row in self._rows("held_by", agent_id=agent_id)]
 
     def orphaned(self, scopes: Mapping[str, str], limit: int) -> list[Stored]:

@@ -160,8 +160,11 @@ for update of runs skip locked;
 select runs.*, s.labels, s.launcher as asked
 from runs join requirement_sets as s on s.id = runs.requirement_set
 where runs.lease_until is not null and runs.agent_id = %(agent_id)s
-order by runs.id
-for update of runs;
+order by runs.id;
+
+-- name: lock_held_by
+-- These, kept from others until the transaction ends.
+select id from runs where lease_until is not null and agent_id = %(agent_id)s order by id for update;
 
 -- name: orphaned
 -- What goes on somewhere with nobody watching.
