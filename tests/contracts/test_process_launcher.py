@@ -106,6 +106,20 @@ async def test_stdout_stderr_and_records_keep_their_true_order(launch: Launch) -
     assert attempt.texts == [f"{what} {i}" for i in range(300) for what in ("out", "err", "log", "raw")]
 
 
+def raises_much() -> None:
+    raise ValueError("\U0001f600x" * 300_000)
+
+
+async def test_a_record_as_long_as_no_line_may_be_comes_in_pieces(launch: Launch) -> None:
+    attempt = await launch(raises_much)
+    ending = await attempt.end()
+    assert ending.receipt is not None
+    assert ending.receipt["reason"] == "raised"
+    assert {line.level for line in attempt.lines} == {"ERROR"}
+    assert max(len(text) for text in attempt.texts) == 65_536
+    assert "".join(attempt.texts).count("\U0001f600x" * 300_000) == 1
+
+
 def leaves_a_line_open() -> None:
     print("no end", end="")
     logging.warning("record")

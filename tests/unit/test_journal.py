@@ -118,14 +118,16 @@ def test_a_marker_that_the_flow_wrote_itself_stops_nothing(folder: Path) -> None
     assert texts(folder) == ["a", "b"]
 
 
-def test_a_record_longer_than_one_reading_comes_whole_and_hides_nothing_after_it(folder: Path) -> None:
+def test_a_record_longer_than_one_reading_comes_whole_in_pieces_and_hides_nothing_after_it(folder: Path) -> None:
     journal = Journal(Redactor([]), "n" * 16, 10**8)
     huge = "x" * 5_000_000
     journal.events(event(1, huge) + event(2, "after"))
     journal.output(b"before\n" + marker("n" * 16, 1) + marker("n" * 16, 2) + b"end\n")
     journal.close()
     assert journal.flush()
-    assert texts(folder) == ["before", huge, "after", "end"]
+    first, *pieces, after, last = texts(folder)
+    assert (first, "".join(pieces), after, last) == ("before", huge, "after", "end")
+    assert {len(piece) for piece in pieces[:-1]} == {65_536}
 
 
 def test_many_small_writes_without_an_end_of_line_do_not_look_like_the_end(folder: Path) -> None:

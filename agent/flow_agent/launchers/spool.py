@@ -104,7 +104,9 @@ class SpoolReader:
             yield from self._flush(entry["t"])
         match entry:
             case {"log": {"level": str(level), "logger": str(logger), "text": str(text)}}:
-                yield self._line(entry["t"], text, level=level, logger=logger)
+                for start in range(0, max(1, len(text)), LONGEST_LINE):
+                    piece = text[start : start + LONGEST_LINE]
+                    yield self._line(entry["t"], piece, level=level, logger=logger)
             case {"gap": int(size)}:
                 text = f"{size} bytes of output were left out here: the attempt wrote more than output.limit allows"
                 yield self._line(entry["t"], text, level="WARNING", logger="flow_agent.keeper")
