@@ -4,7 +4,7 @@ import pytest
 
 from flow_agent.model import Full, Limit, Submission
 from flow_agent.queues import postgres, sqlite
-from flow_agent.queues.postgres.session import PostgresStatements
+from flow_agent.queues.postgres.statements import PostgresStatements
 from flow_agent.queues.sqlite.statements import SqliteStatements
 from flow_agent.testing.queue_contract.common import agent, registration
 

@@ -14,7 +14,7 @@ from flow_agent.errors import InvalidInput, QueueError, QueueTooNew, QueueUnavai
 from flow_agent.model import Full, Limit, LogLine, State, Submission
 from flow_agent.ports import Leases
 from flow_agent.queues import postgres
-from flow_agent.queues.postgres import writer
+from flow_agent.queues.postgres import statements, writer
 from flow_agent.testing.queue_contract.common import SUCCEEDED, agent, lines, registration, running, submitted, won
 from servers.postgres import postgres_running
 
@@ -223,6 +223,25 @@ async def test_a_run_that_a_new_limit_moves_meanwhile_is_there_for_its_agents_su
                 await anyio.sleep(0.5)
                 assert found == []
     assert [each.run.id for each in found] == [claim.run.id]
+
+
+async def test_many_runs_of_one_submit_take_few_statements(handles, monkeypatch):
+    asked = []
+
+    def execute(self, name, parameters, *, given=statements.PostgresStatements._execute):
+        asked.append(name)
+        return given(self, name, parameters)
+
+    monkeypatch.setattr(statements.PostgresStatements, "_execute", execute)
+    queue = handles[0]
+    await queue.register([registration()])
+    odd = Submission(flow="add", parameters={"text": "\0\U0010fffe\u00e9"}, labels=frozenset({"\U0001f600"}))
+    asked.clear()
+    runs = await queue.submit([odd] * 5_000)
+    assert len(asked) < 15
+    found = await queue.runs(limit=10_000)
+    assert found == runs[::-1]
+    assert found[0].parameters == odd.parameters
 
 
 async def test_sets_that_several_add_at_once_are_all_seen(handles):
@@ -437,7 +456,7 @@ async def test_the_claim_is_a_few_seeks_however_much_waits_that_it_may_not_take(
             )
             connection.execute("vacuum analyze runs")
             asked = {"sets": [1], "limit": 16, "most": 16}
-            text = f"explain (format json) {postgres.session.SQL['claim_heads']}"
+            text = f"explain (format json) {statements.SQL['claim_heads']}"
             (plan,) = connection.execute(text, asked).fetchone()
         assert "Seq Scan" not in json.dumps(plan)
         assert "runs_queued" in json.dumps(plan)

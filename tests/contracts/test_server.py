@@ -302,6 +302,21 @@ async def test_a_slow_client_is_let_go(service):
     assert (await post(service, "agents", token, json={})).status_code == 200
 
 
+async def test_as_many_runs_as_may_be_asked_for_at_once_are_one_small_request(service):
+    admin = await service.client("admin")
+    await admin.register([registration()])
+    many = Submission(flow="add", parameters={"text": "x" * 60_000}, labels=frozenset({"never"}))
+    other = Submission(flow="add", parameters={"n": 1})
+    runs = await admin.submit([other, *[many] * 300, other])
+    assert [run.parameters for run in (runs[0], runs[-1])] == [{"n": 1}] * 2
+    assert len({run.id for run in runs}) == 302
+    token, _ = service.tokens.create("x", ["submit"])
+    for body in ({"times": [1, 1]}, {"times": [100_000, 1], "submissions": [{"flow": "add"}] * 2}, {"times": [0]}):
+        answer = await post(service, "submit", token, json={"submissions": [{"flow": "add"}], **body})
+        assert answer.status_code == 422
+    assert (await post(service, "submit", token, json={"submissions": [{"flow": "add"}], "times": [3]})).json() != []
+
+
 async def test_a_log_of_any_size_goes_through_in_portions(service):
     admin = await service.client("admin")
     await admin.register([registration()])

@@ -73,7 +73,8 @@ def submit(store: Store, submissions: Sequence[Submission], moment: Moment) -> l
     """See ``Queue.submit``."""
     store.hold_flows()
     # All are looked up before the first is stored, for stores that cannot roll back.
-    registrations = [registration_of(store, s.flow, s.version) for s in submissions]
+    named = {key: registration_of(store, *key) for key in dict.fromkeys((s.flow, s.version) for s in submissions)}
+    registrations = [named[s.flow, s.version] for s in submissions]
     labels = [frozenset(r.labels) | s.labels for s, r in zip(submissions, registrations, strict=True)]
     for each in set(labels):
         check_labels(each)

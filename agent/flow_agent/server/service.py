@@ -32,7 +32,7 @@ class Service:
 
     async def submit(self, asked: wire.Submit, _: Caller) -> list[Run]:
         """See ``Queue.submit``."""
-        return await self._queue.submit(asked.submissions)
+        return await self._queue.submit(asked.all())
 
     async def get(self, asked: wire.OneRun, _: Caller) -> Run:
         """See ``Queue.get``."""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from flow_agent.errors import InvalidInput
 from flow_agent.model import AgentInfo, Limit, LogLine, Outcome, Pruning, Registration, State, Submission, Verdict
 from flow_agent.ports import Leases
 
@@ -43,6 +44,24 @@ class Submit:
     """See ``Queue.submit``."""
 
     submissions: Annotated[list[Submission], Field(max_length=SUBMISSIONS)]
+    times: Annotated[list[Annotated[int, Field(ge=1, le=SUBMISSIONS)]], Field(max_length=SUBMISSIONS)] = field(
+        default_factory=list
+    )
+    """How often each of them is meant; empty: each once."""
+
+    def all(self) -> list[Submission]:
+        """The submissions, each as often as it is meant.
+
+        Raises InvalidInput: there are not as many numbers, or too many runs.
+        """
+        if not self.times:
+            return self.submissions
+        if len(self.times) != len(self.submissions) or sum(self.times) > SUBMISSIONS:
+            raise InvalidInput(
+                f"{len(self.submissions)} submissions are meant {len(self.times)} times, {sum(self.times)} in all;"
+                f" expected a number for each, and {SUBMISSIONS} at the most"
+            )
+        return [each for each, times in zip(self.submissions, self.times, strict=True) for _ in range(times)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,8 @@ PAGE = 1_000
 """Runs or lines of a log in one answer."""
 LINES, CHARACTERS = 1_000, 500_000
 """Of a log, in one request: at six bytes for each character still less than servers take."""
+STORED_A_SECOND = 1_000
+"""Runs that a busy server stores at least."""
 POLL = 30.0
 """Seconds for which one request for news waits at the server; shorter than what proxies allow."""
 
@@ -77,7 +79,9 @@ class HttpQueue:
 
     async def submit(self, submissions: Sequence[Submission]) -> list[Run]:
         """See ``Queue.submit``."""
-        stored: list[Run] = await self._ask("submit", wire.Submit(submissions=list(submissions)))
+        once, times = _counted(submissions)
+        patience = len(submissions) / STORED_A_SECOND
+        stored: list[Run] = await self._ask("submit", wire.Submit(submissions=once, times=times), patience=patience)
         return stored
 
     async def get(self, run_id: str) -> Run:
@@ -256,6 +260,19 @@ class HttpQueue:
 
 def _held(claim: Claim) -> wire.Held:
     return wire.Held(run_id=claim.run.id, number=claim.number, attempt=claim.attempt, proof=claim.proof)
+
+
+def _counted(submissions: Sequence[Submission]) -> tuple[list[Submission], list[int]]:
+    """The submissions, one that stands there several times running only once, and how often."""
+    once: list[Submission] = []
+    times: list[int] = []
+    for submission in submissions:
+        if once and submission is once[-1]:
+            times[-1] += 1
+        else:
+            once.append(submission)
+            times.append(1)
+    return once, times if len(once) < len(submissions) else []
 
 
 def _portions(lines: Sequence[LogLine]) -> Iterator[list[LogLine]]:

@@ -6,19 +6,18 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg.rows import DictRow
 
 from flow_agent.model import AgentInfo, Limit, Registration, Run
 from flow_agent.queues.migrations import too_new_now
-from flow_agent.queues.postgres.connection import Connection, Cursor, Database
-from flow_agent.queues.queries import queries
+from flow_agent.queues.postgres.connection import Connection, Database
+from flow_agent.queues.postgres.statements import PostgresStatements
 from flow_agent.queues.rules import Moment, Stored
 from flow_agent.queues.tables.agents import Agents
 from flow_agent.queues.tables.flows import REMEMBERED, Flows
@@ -26,99 +25,13 @@ from flow_agent.queues.tables.limits import Limits
 from flow_agent.queues.tables.logs import Logs
 from flow_agent.queues.tables.past import History
 from flow_agent.queues.tables.rows import stored_run
-from flow_agent.queues.tables.statements import Statements
-
-SQL = queries("postgres")
 
 AHEAD = 16
 """Times as many candidates are looked at as are asked for, since other agents are about to take the same ones."""
-_ESCAPE = "\U0010fffe"
-"""Stands for no character, and may be stored: what follows it says which one was meant."""
 _NOW = "select extract(epoch from clock_timestamp())::double precision as now"
 _NEWEST = ", (select max(number) from migrations where kind = 'breaking') as newest"
 _LIMITED = ", exists (select 1 from limits) as limited"
 _HASTY = "set local synchronous_commit = off;"
-
-
-def _storable(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    """PostgreSQL takes no text with a NUL in it."""
-    if any(isinstance(value, str) and ("\0" in value or _ESCAPE in value) for value in parameters.values()):
-        return {name: _escaped(value) if isinstance(value, str) else value for name, value in parameters.items()}
-    return parameters
-
-
-def _escaped(text: str) -> str:
-    return text.replace(_ESCAPE, f"{_ESCAPE}1").replace("\0", f"{_ESCAPE}0")
-
-
-def _stored(row: DictRow) -> DictRow:
-    """The row as it was before ``_storable``."""
-    for name, value in row.items():
-        if isinstance(value, str) and _ESCAPE in value:
-            row[name] = value.replace(f"{_ESCAPE}0", "\0").replace(f"{_ESCAPE}1", _ESCAPE)
-    return row
-
-
-class PostgresStatements(Statements):
-    """Runs named statements on one connection of PostgreSQL."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__()
-        self.connection = connection
-        self._sent: psycopg.Pipeline | None = None
-        self._expected: dict[str, tuple[Mapping[str, Any], Cursor]] = {}
-        """What was asked before its answer is wanted, by the name of the statement."""
-
-    def _expect(self, name: str, **parameters: Any) -> None:
-        """Ask in the same round trip as what comes next: ``_rows`` finds the answer if it asks the very same."""
-        if self._sent is not None:
-            self._expected[name] = (parameters, self.connection.execute(SQL[name].encode(), _storable(parameters)))
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """In this block, a statement that gives nothing back is sent with the next one that does: one round trip.
-
-        So its error may come with a later one, at the block's end at the latest.
-        """
-        failure: BaseException | None = None
-        try:
-            with self.connection.pipeline() as sent:
-                self._sent = sent
-                try:
-                    yield
-                except BaseException as error:  # noqa: BLE001 - raised below
-                    failure = error  # what the pipeline's end says about it again, psycopg would write to stderr
-                finally:
-                    self._sent = None
-                    self._expected.clear()
-        except psycopg.Error:
-            if failure is None:
-                raise
-        if failure is not None:
-            raise failure
-
-    def _run(self, name: str, **parameters: Any) -> None:
-        self.connection.execute(SQL[name].encode(), _storable(parameters))
-
-    def _count(self, name: str, **parameters: Any) -> int:
-        cursor = self.connection.execute(SQL[name].encode(), _storable(parameters))
-        if self._sent is not None:
-            self._sent.sync()
-        return cursor.rowcount
-
-    def _run_many(self, name: str, parameters: Iterable[Mapping[str, Any]]) -> None:
-        with self.connection.cursor() as cursor:
-            cursor.executemany(SQL[name].encode(), [_storable(each) for each in parameters])
-
-    def _rows(self, name: str, **parameters: Any) -> Sequence[DictRow]:
-        expected, cursor = self._expected.pop(name, (None, None))
-        if cursor is None or expected != parameters:
-            cursor = self.connection.execute(SQL[name].encode(), _storable(parameters))
-        return [_stored(row) for row in cursor.fetchall()]
-
-    def _one(self, name: str, **parameters: Any) -> Any:
-        rows = self._rows(name, **parameters)
-        return next(iter(rows[0].values())) if rows else None
 
 
 class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
@@ -194,6 +107,10 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
 
     def limits(self) -> list[Limit]:
         return [] if self._unlimited else super().limits()
+
+    def add_run(self, stored: Stored) -> None:
+        columns = self._columns(stored)  # first: what it asks stores those that came before
+        self._new.append(columns)
 
     def run(self, run_id: str) -> Stored | None:
         if not self._writes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from flow_agent.labels import matches
 from flow_agent.model import AgentInfo, Run, State
@@ -111,8 +112,12 @@ class Runs(Statements):
         return [stored_run(row).run for row in rows]
 
     def add_run(self, stored: Stored) -> None:
+        self._run("add_run", **self._columns(stored))
+
+    def _columns(self, stored: Stored) -> dict[str, Any]:
+        """All columns of a run that is new."""
         run = stored.run
-        self._run("add_run", requirement_set=self._set_id(run), **new_columns(run), **changing_columns(stored))
+        return {"requirement_set": self._set_id(run), **new_columns(run), **changing_columns(stored)}
 
     def save(self, stored: Stored) -> None:
         self._run("save_run", **changing_columns(stored))

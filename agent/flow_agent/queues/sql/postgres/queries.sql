@@ -94,6 +94,21 @@ insert into runs (
     %(cancel_requested)s, %(released_since)s, %(lease_until)s, %(lease_boot)s
 );
 
+-- name: add_runs
+-- Many of them, whose columns stand in a JSON list of objects.
+insert into runs (
+    id, flow, version, requirement_set, priority, parameters, created_at, retry_of, key,
+    state, reason, detail, attempt, claim, losses, due_at, claimed_at, started_at, finished_at,
+    agent, agent_id, incarnation, launcher, ref, scope, revision, exit_code, result,
+    cancel_requested, released_since, lease_until, lease_boot
+)
+select
+    id, flow, version, requirement_set, priority, parameters, created_at, retry_of, key,
+    state, reason, detail, attempt, claim, losses, due_at, claimed_at, started_at, finished_at,
+    agent, agent_id, incarnation, launcher, ref, scope, revision, exit_code, result,
+    cancel_requested, released_since, lease_until, lease_boot
+from json_populate_recordset(null::runs, %(runs)s::json) order by id;
+
 -- name: save_run
 -- All of a run that can change.
 update runs set
