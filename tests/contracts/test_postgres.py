@@ -90,6 +90,48 @@ async def test_many_submit_at_once_under_a_limit(postgres_url, caplog, kind, nam
     assert "deadlock" not in caplog.text
 
 
+async def test_who_counts_slots_and_who_changes_limits_do_not_lock_each_other_out(handles, monkeypatch):
+    lost = []
+
+    def transact(self, turn, *, given=writer.Writer._transact):
+        try:
+            given(self, turn)
+        except psycopg.Error as error:
+            lost.append(error.sqlstate)
+            raise
+
+    monkeypatch.setattr(writer.Writer, "_transact", transact)
+    await handles[0].register([registration()])
+    await handles[0].set_limit(Limit(kind="label", name="gpu", slots=3, when_full=Full.REPLACE))
+    gpu = frozenset({"gpu"})
+
+    async def work(queue, name):
+        able = agent(name, labels=gpu)
+        for number in range(15):
+            await queue.submit([Submission(flow="add", labels=gpu)] * 2)
+            claims = await queue.claim(able, 3, f"{name}-{number}")
+            for claim in claims:
+                await queue.started(claim, "ref")
+            async with anyio.create_task_group() as group:  # one turn for all of it
+                for claim in claims:
+                    group.start_soon(queue.finish, claim, SUCCEEDED)
+                group.start_soon(queue.submit, [Submission(flow="add", labels=gpu)])
+                group.start_soon(queue.claim, able, 0, f"{name}-{number}-none")
+                group.start_soon(queue.register, [registration(f"own-{name}")])
+
+    async def change():
+        for number in range(10):
+            await handles[3].set_limit(Limit(kind="flow", name="add", slots=2 + number % 3))
+            await handles[3].remove_limit("flow", "add")
+
+    with anyio.fail_after(90):
+        async with anyio.create_task_group() as group:
+            group.start_soon(change)
+            for number, queue in enumerate(handles[:3]):
+                group.start_soon(work, queue, f"a{number}")
+    assert lost == []
+
+
 @pytest.mark.parametrize("lost", ["deadlock_detected", "serialization_failure"])
 async def test_a_transaction_that_always_loses_is_one_to_ask_for_again(postgres_url, caplog, lost):
     async with postgres.open_queue(postgres_url) as queue:

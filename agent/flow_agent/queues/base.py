@@ -28,7 +28,7 @@ from flow_agent.ports import Clock, Leases
 from flow_agent.queues import limits as limiting
 from flow_agent.queues import presence, pruning, verbs
 from flow_agent.queues.rules import Moment
-from flow_agent.queues.store import Store
+from flow_agent.queues.store import Holds, Store
 
 T = TypeVar("T")
 
@@ -46,10 +46,18 @@ class StoreQueue(ABC):
         """The answer of ``operation`` on one state of the store; ``short``: it only looks into an index."""
 
     @abstractmethod
-    async def _write(self, operation: Callable[[Store], T], *, poke: bool = False, lasting: bool = True) -> T:
+    async def _write(
+        self,
+        operation: Callable[[Store], T],
+        *,
+        poke: bool = False,
+        lasting: bool = True,
+        holds: Collection[Holds] = (),
+    ) -> T:
         """The answer of ``operation``, once what it changed is safe; then wake agents if ``poke``.
 
-        ``lasting``: safe means that it survives a power cut; else the end of this program.
+        ``lasting``: safe means that it survives a power cut; else the end of this program. ``holds`` is what it will
+        hold, for stores in which several write at a time.
         """
 
     @abstractmethod
@@ -66,7 +74,9 @@ class StoreQueue(ABC):
     async def register(self, registrations: Sequence[Registration]) -> list[Registration]:
         """See ``Queue.register``."""
         check_registrations(registrations)
-        return await self._write(lambda store: verbs.register(store, registrations, self._moment()))
+        return await self._write(
+            lambda store: verbs.register(store, registrations, self._moment()), holds=(Holds.VERSIONS,)
+        )
 
     async def registration(self, flow: str, version: int | None = None) -> Registration:
         """See ``Queue.registration``."""
@@ -81,7 +91,9 @@ class StoreQueue(ABC):
     async def submit(self, submissions: Sequence[Submission]) -> list[Run]:
         """See ``Queue.submit``."""
         check_submissions(submissions)
-        return await self._write(lambda store: verbs.submit(store, submissions, self._moment()), poke=True)
+        return await self._write(
+            lambda store: verbs.submit(store, submissions, self._moment()), poke=True, holds=(Holds.FLOWS, Holds.SLOTS)
+        )
 
     async def get(self, run_id: str) -> Run:
         """See ``Queue.get``."""
@@ -111,7 +123,7 @@ class StoreQueue(ABC):
             return verbs.claim(store, agent, limit, request_id, self._moment())
 
         # Before it is started, a claim that a power cut takes away is one that nobody won.
-        return await self._write(operation, lasting=False)
+        return await self._write(operation, lasting=False, holds=(Holds.SLOTS,))
 
     async def started(self, claim: Claim, ref: str, *, revision: str | None = None, scope: str = "") -> None:
         """See ``Queue.started``."""
@@ -174,11 +186,11 @@ class StoreQueue(ABC):
 
     async def set_limit(self, limit: Limit) -> None:
         """See ``Queue.set_limit``."""
-        await self._write(lambda store: limiting.set_limit(store, limit), poke=True)
+        await self._write(lambda store: limiting.set_limit(store, limit), poke=True, holds=(Holds.LIMITS,))
 
     async def remove_limit(self, kind: str, name: str) -> None:
         """See ``Queue.remove_limit``."""
-        await self._write(lambda store: limiting.remove_limit(store, kind, name), poke=True)
+        await self._write(lambda store: limiting.remove_limit(store, kind, name), poke=True, holds=(Holds.LIMITS,))
 
     async def waiting(self) -> list[Waiting]:
         """See ``Queue.waiting``."""

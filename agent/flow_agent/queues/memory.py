@@ -5,7 +5,7 @@ It has no threads and ends with its last handle: for tests in virtual time, and 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from flow_agent.ports import Clock, Leases
 from flow_agent.queues.base import StoreQueue
 from flow_agent.queues.clock import SystemClock
 from flow_agent.queues.memory_store import MemoryStore
-from flow_agent.queues.store import Store
+from flow_agent.queues.store import Holds, Store
 
 T = TypeVar("T")
 
@@ -37,7 +37,14 @@ class MemoryQueue(StoreQueue):
         await checkpoint()
         return operation(self._store)
 
-    async def _write(self, operation: Callable[[Store], T], *, poke: bool = False, lasting: bool = True) -> T:  # noqa: ARG002 - no disk
+    async def _write(
+        self,
+        operation: Callable[[Store], T],
+        *,
+        poke: bool = False,
+        lasting: bool = True,  # noqa: ARG002 - no disk
+        holds: Collection[Holds] = (),  # noqa: ARG002 - nobody else
+    ) -> T:
         await checkpoint()
         # Without an await in between nobody sees half of it; the verbs check before they change anything.
         answer = operation(self._store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
 from flow_agent.model import AgentInfo, Attempt, Limit, LogLine, Outcome, Registration, Run, State, Waiting
@@ -10,6 +11,16 @@ from flow_agent.queues.rules import Moment, Stored
 
 if TYPE_CHECKING:
     from flow_agent.queues.pruning import Past
+
+
+class Holds(IntEnum):
+    """What an operation keeps from others, before any run is locked: of those that take it later, each may wait for
+    a run that the other one has."""
+
+    LIMITS = 1
+    FLOWS = 2
+    SLOTS = 3
+    VERSIONS = 4
 
 
 class Store(Protocol):

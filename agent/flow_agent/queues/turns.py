@@ -10,14 +10,14 @@ import copy
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from flow_agent.errors import QueueUnavailable
-from flow_agent.queues.store import Store
+from flow_agent.queues.store import Holds, Store
 
 T = TypeVar("T")
 
@@ -28,9 +28,11 @@ PATIENCE = 30.0
 class Job:
     """One operation that waits for its turn, and then its answer."""
 
-    def __init__(self, operation: Callable[[Store], Any], *, poke: bool, lasting: bool) -> None:
+    def __init__(
+        self, operation: Callable[[Store], Any], *, poke: bool, lasting: bool, holds: Collection[Holds] = ()
+    ) -> None:
         self.operation = operation
-        self.poke, self.lasting = poke, lasting
+        self.poke, self.lasting, self.holds = poke, lasting, holds
         self.answer: Any = None
         self.error: BaseException | None = None
         self.woken = anyio.Event()
@@ -91,16 +93,24 @@ class Turns(ABC):
         while self._pending:
             turn.batch.append(self._pending.popleft())
 
-    async def run(self, operation: Callable[[Store], T], *, poke: bool = False, lasting: bool = True) -> T:
+    async def run(
+        self,
+        operation: Callable[[Store], T],
+        *,
+        poke: bool = False,
+        lasting: bool = True,
+        holds: Collection[Holds] = (),
+    ) -> T:
         """The answer of ``operation`` once it is committed; its own error, if it raises one, changes nothing.
 
         ``lasting`` is whether it must survive a power cut. What does not, survives the program's end, and is on the
-        disk no later than what lasts and came after it.
+        disk no later than what lasts and came after it. ``holds`` is what it will hold; all that a turn holds, it holds
+        from its beginning.
 
         If the caller is cancelled before its turn began, nothing happened; later, what was committed stays.
         """
         await checkpoint_if_cancelled()
-        job = Job(operation, poke=poke, lasting=lasting)
+        job = Job(operation, poke=poke, lasting=lasting, holds=holds)
         self._pending.append(job)
         if self._leading:
             await self._follow(job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from flow_agent.queues.postgres.connection import Database
 from flow_agent.queues.postgres.reader import Reader
 from flow_agent.queues.postgres.wake import Bell
 from flow_agent.queues.postgres.writer import Writer
-from flow_agent.queues.store import Store
+from flow_agent.queues.store import Holds, Store
 from flow_agent.queues.turns import PATIENCE
 
 T = TypeVar("T")
@@ -41,8 +41,15 @@ class PostgresQueue(StoreQueue):
     async def _read(self, operation: Callable[[Store], T], *, short: bool = False) -> T:  # noqa: ARG002 - all take a network
         return await self._reader.run(operation)
 
-    async def _write(self, operation: Callable[[Store], T], *, poke: bool = False, lasting: bool = True) -> T:
-        return await self._writer.run(operation, poke=poke, lasting=lasting)
+    async def _write(
+        self,
+        operation: Callable[[Store], T],
+        *,
+        poke: bool = False,
+        lasting: bool = True,
+        holds: Collection[Holds] = (),
+    ) -> T:
+        return await self._writer.run(operation, poke=poke, lasting=lasting, holds=holds)
 
     async def wait(self, seconds: float) -> None:
         """See ``Queue.wait``."""

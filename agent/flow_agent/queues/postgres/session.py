@@ -19,6 +19,7 @@ from flow_agent.queues.migrations import too_new_now
 from flow_agent.queues.postgres.connection import Connection, Database
 from flow_agent.queues.postgres.statements import PostgresStatements
 from flow_agent.queues.rules import Moment, Stored
+from flow_agent.queues.store import Holds
 from flow_agent.queues.tables.agents import Agents
 from flow_agent.queues.tables.flows import REMEMBERED, Flows
 from flow_agent.queues.tables.limits import Limits
@@ -172,6 +173,21 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
     def _hold(self, lock: str) -> None:
         self._unlimited = False  # they are read anew
         self._run(lock)
+
+    def hold(self, wanted: Collection[Holds]) -> None:
+        """Hold what several operations are about to hold one after the other, always in the same order."""
+        limited = not self._unlimited
+        if not wanted or (wanted == {Holds.SLOTS} and not limited):
+            return
+        with self.together():
+            if Holds.LIMITS in wanted:
+                self._hold("limits_lock")
+            if Holds.FLOWS in wanted:
+                self.hold_flows()
+            if Holds.SLOTS in wanted and limited:
+                self.hold_slots()
+            if Holds.VERSIONS in wanted:
+                self.hold_versions()
 
     def hold_versions(self) -> None:
         self._run("versions_lock")  # the newest one is looked up after whoever stores a newer one has committed

@@ -77,6 +77,8 @@ class Writer(Turns):
             session.begin(lasting=any(job.lasting for job in turn.batch))
             turn.sent = True
             self._clock.ask(session.now)
+            if len(turn.batch) > 1:
+                session.hold({each for job in turn.batch for each in job.holds})
             answers = [self._step(session, job, alone=len(turn.batch) == 1) for job in turn.batch]
             if any(job.poke and error is None for job, (_, error) in zip(turn.batch, answers, strict=True)):
                 session.connection.execute(_POKE)

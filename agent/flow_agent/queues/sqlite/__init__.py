@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from flow_agent.queues.sqlite.failures import no_answer
 from flow_agent.queues.sqlite.migrate import shipped
 from flow_agent.queues.sqlite.reader import Reader
 from flow_agent.queues.sqlite.writer import Writer
-from flow_agent.queues.store import Store
+from flow_agent.queues.store import Holds, Store
 from flow_agent.queues.turns import PATIENCE
 
 T = TypeVar("T")
@@ -41,7 +41,14 @@ class SqliteQueue(StoreQueue):
     async def _read(self, operation: Callable[[Store], T], *, short: bool = False) -> T:
         return await self._reader.run(operation, short=short)
 
-    async def _write(self, operation: Callable[[Store], T], *, poke: bool = False, lasting: bool = True) -> T:
+    async def _write(
+        self,
+        operation: Callable[[Store], T],
+        *,
+        poke: bool = False,
+        lasting: bool = True,
+        holds: Collection[Holds] = (),  # noqa: ARG002 - one writes at a time
+    ) -> T:
         return await self._writer.run(operation, poke=poke, lasting=lasting)
 
     async def wait(self, seconds: float) -> None:
