@@ -7,14 +7,16 @@ from collections import Counter
 from contextlib import AsyncExitStack, contextmanager
 
 import anyio
+import anyio.to_thread
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from flow_agent.errors import InvalidInput, QueueError, QueueTooNew, QueueUnavailable
 from flow_agent.model import Full, Limit, LogLine, State, Submission
 from flow_agent.ports import Leases
-from flow_agent.queues import postgres
-from flow_agent.queues.postgres import statements, writer
+from flow_agent.queues import migrations, postgres
+from flow_agent.queues.postgres import migrate, statements, writer
 from flow_agent.testing.queue_contract.common import SUCCEEDED, agent, lines, registration, running, submitted, won
 from servers.postgres import postgres_running
 
@@ -425,6 +427,32 @@ async def test_a_database_of_a_newer_program_is_refused_also_while_it_is_open(po
     with pytest.raises(QueueTooNew, match=r"written by flow-agent 99\.0 \(0999_new\.sql\)"):
         async with postgres.open_queue(postgres_url):
             pass
+
+
+async def test_a_migration_waits_for_what_is_written_and_is_seen_by_what_comes_after(postgres_url, handles):
+    queue = handles[0]
+    claim = await running(queue)
+    breaking = migrations.Migration(999, "0999_new.sql", "breaking", "select 1")
+    done = []
+
+    def change():
+        with psycopg.connect(postgres_url, autocommit=True, row_factory=dict_row) as connection:
+            done.extend(migrate.migrate(connection, "x", [*migrations.shipped("postgres"), breaking]))
+
+    async def finish():
+        done.append((await queue.finish(claim, SUCCEEDED)).state)
+
+    async with anyio.create_task_group() as group:
+        with psycopg.connect(postgres_url) as connection:
+            connection.execute("select 1 from runs where id = %s for update", (claim.run.id,))
+            group.start_soon(finish)
+            await anyio.sleep(0.5)
+            group.start_soon(anyio.to_thread.run_sync, change)
+            await anyio.sleep(0.5)
+            assert done == []
+    assert sorted(done, key=str) == ["0999_new.sql", State.SUCCEEDED]
+    with pytest.raises(QueueTooNew):
+        await submitted(queue)
 
 
 async def test_statements_that_were_prepared_before_a_migration_are_prepared_anew(handles, postgres_url):

@@ -24,6 +24,8 @@ select table_name, column_name from information_schema.columns
 where table_schema = current_schema() and table_name in ('migrations', 'flows', 'runs')
 """
 _LOCK = "select pg_advisory_xact_lock(hashtextextended(current_schema() || '.migrations', 7093))"
+LOCK_SHARED = "select pg_advisory_xact_lock_shared(hashtextextended(current_schema() || '.migrations', 7093))"
+"""Keeps migrations out until the transaction ends."""
 _ADD = """
 insert into migrations (number, name, checksum, kind, program, applied_at)
 values (%s, %s, %s, %s, %s, %s)
@@ -33,7 +35,8 @@ values (%s, %s, %s, %s, %s, %s)
 def migrate(connection: psycopg.Connection[DictRow], shown: str, known: Sequence[Migration]) -> list[str]:
     """Apply what the schema lacks, all in one transaction; the names of what was applied.
 
-    Only where something is missing, the lock is taken: openers wait for each other then, and for nobody else.
+    Only where something is missing, the lock is taken: openers wait for each other then, and for what is written just
+    now by those who know the old tables.
 
     Raises QueueTooNew, QueueError: it belongs to another program, or there is no schema.
     """

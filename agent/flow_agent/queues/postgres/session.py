@@ -16,6 +16,7 @@ from psycopg.pq import TransactionStatus
 
 from flow_agent.model import AgentInfo, Limit, Registration, Run
 from flow_agent.queues.migrations import too_new_now
+from flow_agent.queues.postgres import migrate
 from flow_agent.queues.postgres.connection import Connection, Database
 from flow_agent.queues.postgres.statements import PostgresStatements
 from flow_agent.queues.rules import Moment, Stored
@@ -32,6 +33,8 @@ AHEAD = 16
 _NOW = "select extract(epoch from clock_timestamp())::double precision as now"
 _NEWEST = ", (select max(number) from migrations where kind = 'breaking') as newest"
 _LIMITED = ", exists (select 1 from limits) as limited"
+_SETTLED = f"{migrate.LOCK_SHARED};"
+"""A migration waits for what goes on, and what comes after it sees that it was there."""
 _HASTY = "set local synchronous_commit = off;"
 
 
@@ -58,7 +61,9 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
         Raises QueueTooNew: a newer program has migrated the database since it was opened.
         """
         self._lasting, self._limited, self._counts = lasting, None, False
-        cursor = self.connection.execute(f"begin; {'' if lasting else _HASTY} {_NOW}{_NEWEST}{_LIMITED}".encode())
+        cursor = self.connection.execute(
+            f"begin; {'' if lasting else _HASTY} {_SETTLED} {_NOW}{_NEWEST}{_LIMITED}".encode()
+        )
         while cursor.nextset():
             pass
         row = cursor.fetchone()
