@@ -30,6 +30,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest.register_assert_rewrite("flow_agent.testing.queue_contract")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What a test has to say also where it passed, such as the seed of what it did at random."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, value in report.user_properties:
+                terminalreporter.write_line(f"{name}: {value}")
+
+
 @pytest.fixture
 def own_home(tmp_path, monkeypatch) -> Path:
     """A home for settings read in this process, and no other setting from the variables of who runs the tests."""

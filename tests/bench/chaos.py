@@ -1,11 +1,12 @@
 """Is anything lost or doubled while agents, their database and their server are killed, frozen and cut off?
 
 Four agents, each with a home of its own, work on one queue in PostgreSQL: two directly, two by HTTP through a server,
-one of each behind a proxy. Every one to three seconds, at random (the seed is printed, `--seed` repeats it), something
-is done: kill -9 and SIGSTOP of agents, of the database and of the server, kill -9 of keepers, zygotes and attempts, an
-end in order, connections that are cut, slow, or hang; each kind once at first. Runs are cancelled meanwhile, and a few
-outlive a lease. The database writes down every change (`chaos_history.py`), and each attempt signs a file when it
-begins, goes on and ends. Then all of it is judged: `chaos_judge.py`.
+one of each behind a proxy; runs are submitted both ways too. Every one to three seconds, at random (the seed is
+printed, `--seed` repeats it), something is done: kill -9 and SIGSTOP of agents, of the database and of the server,
+kill -9 of keepers, zygotes and attempts, an end in order, connections that are cut, slow, or hang; each kind once at
+first. Runs are cancelled meanwhile, and a few outlive a lease. The database writes down every change
+(`chaos_history.py`), and each attempt signs a file when it begins, goes on and ends. Then all of it is judged:
+`chaos_judge.py`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from soak_judge import SECRET, Told, read_signs
 from flow_agent import retry
 from flow_agent.model import State, Submission
 from flow_agent.ports import Queue
+from flow_agent.queues.http import open_queue as open_http
 from flow_agent.queues.postgres import open_queue
 from servers.postgres import PostgresServer, postgres_running
 
@@ -49,6 +51,7 @@ PATIENCE = 240.0
 """Seconds within which all must come to its end once nothing is done any more."""
 EVERY = 0.25
 CANCEL = "cancel a run"
+WAYS = "submit directly", "submit by HTTP"
 ENOUGH = 2.0
 """Minutes in which each kind of havoc must have happened."""
 LONG = 3
@@ -71,11 +74,12 @@ class Chaos:
         self.cancelled: set[str] = set()
         self.seconds = 0.0
 
-    async def go(self, queue: Queue) -> None:
-        """Submit and strike for as long as it lasts, then wait until all runs have ended."""
+    async def go(self, queue: Queue, by_http: Queue) -> None:
+        """Submit both ways and strike for as long as it lasts, then wait until all runs have ended."""
         began = time.monotonic()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._submit, queue, began)
+            for way, each in zip(WAYS, (queue, by_http), strict=True):
+                tasks.start_soon(self._submit, each, way, began)
             tasks.start_soon(self._submit_long, queue, began)
             tasks.start_soon(self._cancel, queue, began)
             tasks.start_soon(self._strike, began)
@@ -85,12 +89,16 @@ class Chaos:
                 await anyio.sleep(EVERY)
         self.seconds = time.monotonic() - began
 
-    async def _submit(self, queue: Queue, began: float) -> None:
+    async def _submit(self, queue: Queue, way: str, began: float) -> None:
+        number = 0
         while time.monotonic() - began < self._lasts:
             if len(await insisting(partial(queue.runs, states=OPEN, limit=BACKLOG))) < BACKLOG:
                 # Each has a key: where the answer is lost, the same runs are asked for again.
-                batch = [submission(self._chance, key=f"{len(self.submitted) + n}") for n in range(BATCH)]
-                self.submitted += [one.id for one in await insisting(partial(queue.submit, batch))]
+                batch = [submission(self._chance, key=f"{way} {number + n}") for n in range(BATCH)]
+                number += BATCH
+                runs = await insisting(partial(queue.submit, batch))
+                self.submitted += [one.id for one in runs]
+                self._world.done[way] += len(runs)
             await anyio.sleep(EVERY)
 
     async def _submit_long(self, queue: Queue, began: float) -> None:
@@ -154,7 +162,7 @@ def report(
     attempts = Counter(reason for each in found.values() for _, reason in each.attempts)
     rows: list[list[object]] = [
         ["runs", len(found), f"{len(found) / chaos.seconds:.0f} a second, {chaos.seconds:.0f} s"],
-        *([f"done: {kind}", world.done[kind], ""] for kind in (*KINDS, CANCEL)),
+        *([f"done: {kind}", world.done[kind], ""] for kind in (*KINDS, CANCEL, *WAYS)),
         *([f"runs that ended: {end}", count, ""] for end, count in sorted(ends.items())),
         *([f"attempts that ended: {reason}", count, ""] for reason, count in sorted(attempts.items(), key=str)),
         ["attempts that outlived a lease", outlived, f"{LEASES['RUNNING']} s"],
@@ -195,9 +203,9 @@ async def _main(home: Path, database: PostgresServer, asked: argparse.Namespace)
     chance = random.Random(asked.seed)
     world = World(home, database, random.Random(asked.seed + 1), asked.limit)
     world.begin()
-    async with open_queue(database.url) as queue:
+    async with open_queue(database.url) as queue, open_http(world.far) as by_http:
         chaos = Chaos(world, chance, asked.minutes * 60)
-        await chaos.go(queue)
+        await chaos.go(queue, by_http)
         faults = await anyio.to_thread.run_sync(world.stop)
         found = await told(queue)
     history = read_notes(database.url)
@@ -207,7 +215,7 @@ async def _main(home: Path, database: PostgresServer, asked: argparse.Namespace)
     faults += judge(set(chaos.submitted), found, signs, history, cancelled=chaos.cancelled, clocks=clocks)
     lease = float(LEASES["RUNNING"])
     if asked.minutes >= ENOUGH:
-        faults += shortcomings(asked.minutes, world.done, (*KINDS, CANCEL), found, signs, lease)
+        faults += shortcomings(asked.minutes, world.done, (*KINDS, CANCEL, *WAYS), found, signs, lease)
     outlived = sum(one.last - one.first > lease for its in signs.values() for one in its.values())
     report(chaos, world, found, len(history), outlived, faults)
     if faults:

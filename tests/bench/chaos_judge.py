@@ -48,6 +48,8 @@ def judge(
     for event in history:
         runs[event.run].append(event)
     faults += [f"{run}: nothing is written of it" for run in submitted if run not in runs]
+    # A submit whose answer was lost is repeated with the same keys.
+    faults += [f"{run}: it was made, and nobody was told of it" for run in sorted(everything - set(submitted))]
     for run, events in runs.items():
         for check in (_states, _claims, _holders, _writes, _ends, _held, _lines):
             faults += [f"{run}: {fault}" for fault in check(events)]

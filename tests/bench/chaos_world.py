@@ -125,6 +125,8 @@ class World:
         self.proxies = [FaultProxy(database.port), FaultProxy(port)]
         for proxy in self.proxies:
             proxy.__enter__()
+        self.far = self.proxies[1].url
+        """The server, where its connections are cut, slow or hang."""
         slow_database = database.url.replace(f":{database.port}/", f":{self.proxies[0].port}/")
         listen = f"127.0.0.1:{port}"
         self.server = Machine(folder, "server", database.url, "server", "--listen", listen, "--server-access", "open")
@@ -133,7 +135,7 @@ class World:
             Machine(folder, "direct", database.url, *words, "direct"),
             Machine(folder, "direct-far", slow_database, *words, "direct-far"),
             Machine(folder, "by-http", f"http://{listen}", *words, "by-http"),
-            Machine(folder, "by-http-far", self.proxies[1].url, *words, "by-http-far"),
+            Machine(folder, "by-http-far", self.far, *words, "by-http-far"),
         ]
 
     def remember(self, chance: random.Random) -> None:

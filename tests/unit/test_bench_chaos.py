@@ -128,6 +128,10 @@ def test_two_attempts_that_sign_side_by_side_are_told_also_if_the_first_outlives
     assert faults(history, long, beside) == ["a (stays): attempt 1 was still running when a later one had begun"]
 
 
+def test_a_run_that_was_made_by_a_submit_whose_answer_was_lost_and_was_not_repeated_is_told():
+    assert "a: it was made, and nobody was told of it" in faults(submitted=())
+
+
 def without(*events: Event) -> list[Event]:
     return [event for event in HISTORY if event not in events]
 
