@@ -1,6 +1,7 @@
 """Two servers of S3: ministack, which checks signatures and keeps versions, and rclone, which is another program."""
 
 import contextlib
+import functools
 import json
 import uuid
 from collections.abc import Iterator
@@ -22,6 +23,12 @@ READS = {
         {"Effect": "Allow", "Action": ["s3:GetObject*", "s3:PutObject*", "s3:DeleteObject*"], "Resource": "*"}
     ],
 }
+
+
+@functools.cache
+def _session() -> boto3.session.Session:
+    """One for all tests: it takes a second to read what it knows of the services."""
+    return boto3.session.Session()
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Server:
     def client(self, service: str = "s3", credentials: dict[str, str] | None = None) -> Any:
         """A plain client of boto3; the caller closes it."""
         keys = credentials or self.credentials
-        return boto3.session.Session().client(
+        return _session().client(
             service,
             endpoint_url=self.url,
             region_name="us-east-1",

@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -64,20 +65,34 @@ def own_modules(flow: Flow) -> list[ModuleType]:
         place = _place(module)
         if name == flow.module or (
             place is not None
-            and (place.is_relative_to(folder) or name.partition(".")[0] == package)
-            and not installed(place, folder)
+            and (_is_below(place, str(folder)) or name.partition(".")[0] == package)
+            and not installed(Path(place), folder)
         ):
             found.append(module)
     return found
 
 
-def _place(module: ModuleType) -> Path | None:
+def _place(module: ModuleType) -> str | None:
     """The file of a module written in Python; the folder of a package without one."""
     file = module.__dict__.get("__file__")
     if isinstance(file, str):
-        return Path(file).resolve() if file.endswith(".py") else None
+        return _real(file) if file.endswith(".py") else None
     parts = [str(part) for part in module.__dict__.get("__path__", ())]
-    return Path(parts[0]).resolve() if parts else None
+    return _real(parts[0]) if parts else None
+
+
+def _real(path: str) -> str:
+    return _kept_real(path if os.path.isabs(path) else os.path.join(os.getcwd(), path))  # noqa: PTH109,PTH117,PTH118
+
+
+@cache
+def _kept_real(path: str) -> str:
+    # Kept, and compared as texts: there may be thousands of modules, and each flow asks for all of them.
+    return os.path.realpath(path)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def installed(place: Path, folder: Path) -> bool:
