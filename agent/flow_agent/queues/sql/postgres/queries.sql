@@ -364,15 +364,29 @@ delete from runs
 where id in (select json_array_elements_text(%(ids)s::json)) and state in ('succeeded', 'failed', 'cancelled');
 
 -- name: superseded
--- The versions that are not their flow's newest, and that no run names; reads all runs once.
+-- The versions that are not their flow's newest, and that no run names; reads all runs once, whatever the planner knows.
+with used as materialized (select distinct flow, version from runs)
 select f.registration from flows as f
 where f.version < (select max(version) from flows as n where n.name = f.name)
-    and not exists (select 1 from runs where runs.flow = f.name and runs.version = f.version)
+    and not exists (select 1 from used where used.flow = f.name and used.version = f.version)
 order by f.name, f.version;
 
--- name: remove_registration
--- One of them, unless a run has come to name it.
-delete from flows
-where name = %(flow)s and version = %(version)s
-    and version < (select max(version) from flows where name = %(flow)s)
-    and not exists (select 1 from runs where flow = %(flow)s and id > %(since)s and version = %(version)s);
+-- name: last_added
+-- The run that was added last; what is added later has a greater serial.
+select id from runs order by serial desc limit 1;
+
+-- name: serial_of
+-- Where a run stands in the order in which they were added.
+select serial from runs where id = %(id)s;
+
+-- name: remove_registrations
+-- Some of them, but for those that a run has come to name; the runs since are read once for all.
+with used as materialized (select distinct flow, version from runs where serial > %(since)s)
+delete from flows as f
+using unnest(
+    array(select json_array_elements_text(%(flows)s::json)),
+    array(select json_array_elements_text(%(versions)s::json)::bigint)
+) as named (name, version)
+where f.name = named.name collate "C" and f.version = named.version
+    and f.version < (select max(version) from flows as n where n.name = f.name)
+    and not exists (select 1 from used where used.flow = f.name and used.version = f.version);

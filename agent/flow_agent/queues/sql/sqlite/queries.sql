@@ -312,9 +312,19 @@ where f.version < (select max(version) from flows as n where n.name = f.name)
     and (f.name, f.version) not in (select flow, version from runs)
 order by f.name, f.version;
 
--- name: remove_registration
--- One of them, unless a run has come to name it.
+-- name: last_added
+-- The run that was added last; what is added later has a greater serial, as long as this run is there.
+select id from runs order by serial desc limit 1;
+
+-- name: serial_of
+-- Where a run stands in the order in which they were added.
+select serial from runs where id = :id;
+
+-- name: remove_registrations
+-- Some of them, but for those that a run has come to name; the runs since are read once for all.
 delete from flows
-where name = :flow and version = :version
-    and version < (select max(version) from flows where name = :flow)
-    and not exists (select 1 from runs where flow = :flow and id > :since and version = :version);
+where (name, version) in (
+        select f.value, v.value from json_each(:flows) as f join json_each(:versions) as v on v.key = f.key
+    )
+    and version < (select max(version) from flows as n where n.name = flows.name)
+    and (name, version) not in (select flow, version from runs where serial > :since);
