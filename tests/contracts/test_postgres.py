@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from flow_agent.errors import InvalidInput, QueueError, QueueTooNew, QueueUnavailable
-from flow_agent.model import Full, Limit, LogLine, State, Submission
+from flow_agent.model import Full, Limit, LogLine, Outcome, Reason, State, Submission
 from flow_agent.ports import Leases
 from flow_agent.queues import postgres
 from flow_agent.queues.postgres import writer
@@ -376,3 +376,54 @@ async def test_the_claim_is_a_few_seeks_however_much_waits_that_it_may_not_take(
         assert "runs_queued" in json.dumps(plan)
         claim = await won(queue)
         assert claim.run.labels == frozenset()
+
+
+async def test_listing_by_state_reads_no_history(postgres_url):
+    """`flow-agent runs --state running` is how somebody looks for who holds a slot, and that must not take seconds."""
+    async with postgres.open_queue(postgres_url) as queue:
+        await queue.register([registration()])
+        first = await queue.submit([Submission(flow="add")] * 6 + [Submission(flow="add", due_at=time.time() + 1e6)])
+        claims = await queue.claim(agent(), 3, "r1")
+        for claim in claims[:2]:
+            await queue.started(claim, "ref")
+        await queue.finish(claims[0], Outcome(state=State.FAILED, reason=Reason.RAISED))
+        await queue.cancel(first[5].id)
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            columns = "flow, version, requirement_set, priority, parameters, created_at, state, detail, attempt, claim"
+            columns += ", losses, agent_id, incarnation, scope, cancel_requested, lease_boot"
+            copied = columns.replace("state", "'succeeded'")
+            connection.execute(
+                f"insert into runs (id, {columns}) select id || 'x' || n, {copied}"
+                " from runs, generate_series(1, 50000) as n where state = 'failed'"
+            )
+            connection.execute("vacuum analyze runs")
+            states = json.dumps([str(state) for state in State])
+            for name, flow in [
+                ("runs_live", None),
+                ("runs_live", "add"),
+                ("runs_unsuccessful", None),
+                ("runs_unsuccessful", "add"),
+                ("runs_succeeded", None),
+                ("runs_succeeded_of_flow", "add"),
+            ]:
+                asked = {"states": states, "flow": flow, "before": "{", "limit": 50}
+                text = f"explain (format json) {postgres.session.SQL[name]}"
+                (plan,) = connection.execute(text, asked).fetchone()
+                scans = [each for each in nodes(plan[0]["Plan"]) if each.get("Relation Name") == "runs"]
+                assert scans
+                assert not [each for each in scans if each["Node Type"] == "Seq Scan"], (name, flow)
+                if name == "runs_live":
+                    used = {each.get("Index Name") for each in nodes(plan[0]["Plan"])}
+                    assert used >= {"runs_scheduled", "runs_queued", "runs_taken"}
+        for state in State:
+            (found, *_) = await queue.runs(states=[state], limit=1)
+            assert found.state is state
+        mixed = await queue.runs(states=[State.RUNNING, State.FAILED, State.QUEUED], limit=3)
+        assert [run.id for run in mixed] == [first[4].id, first[3].id, first[1].id]
+
+
+def nodes(plan):
+    """A plan and all below it."""
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)
