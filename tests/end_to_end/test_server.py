@@ -167,7 +167,7 @@ def test_what_cannot_be_served_is_told_before_anything_listens(cli):
     assert "behind a server already" in cli.error("server", "--queue", "http://127.0.0.1:1", code=2)
     missing = cli.run("server", "--listen", "127.0.0.1:0", "--server-certificate", "nothing.pem")
     assert missing.returncode == 1
-    assert "nothing.pem cannot be used" in missing.stderr
+    assert "server.certificate nothing.pem cannot be read: No such file" in missing.stderr
     assert "holds a login" in cli.error("flows", "--queue", "http://user:pw@127.0.0.1:1", code=2)
 
 
