@@ -699,6 +699,24 @@ def test_a_prune_that_fails_tells_what_has_gone_before(run, flow, monkeypatch):
     assert json.loads(run("runs", "--json")[1]) == []
 
 
+@pytest.mark.parametrize("days", ["nan", "inf", "1e400", "-inf", "1e9", "0", "-1"])
+def test_a_token_is_valid_for_a_number_of_days(run, days):
+    code, out, err = run("tokens", "create", "x", "--scope", "read", "--days", days)
+    assert (code, out) == (2, "")
+    assert "a token cannot be valid for" in err
+    assert "hint: leave --days out" in err
+    assert run("tokens", "list", "--json")[1] == "[]\n"
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1e400", "+nans", "+1e400d", "+99999999999999d"])
+def test_times_and_spans_are_finite(run, flow, text):
+    for words in (("submit", "add", "-p", "a=1", "--at", text), ("prune", "--older-than", text)):
+        code, _, err = run(*words)
+        assert code == 2
+        assert "Traceback" not in err
+    assert run("runs", "--json")[1] == "[]\n"
+
+
 def test_interrupts_are_quiet(capsys):
     assert report(KeyboardInterrupt()) == 130
     assert report(BaseExceptionGroup("one", [KeyboardInterrupt()])) == 130
