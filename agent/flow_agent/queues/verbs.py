@@ -73,7 +73,7 @@ def submit(store: Store, submissions: Sequence[Submission], moment: Moment) -> l
     store.hold_flows()
     # All are looked up before the first is stored, for stores that cannot roll back.
     registrations = [registration_of(store, s.flow, s.version) for s in submissions]
-    arrivals = Arrivals(store, moment, lambda run_id: cancel(store, run_id, moment))
+    arrivals = Arrivals(store, moment, lambda run_id, why: cancel(store, run_id, moment, why))
     runs = []
     for submission, registration in zip(submissions, registrations, strict=True):
         known = submission.key is not None and store.by_key(submission.flow, submission.key)
@@ -118,14 +118,14 @@ def find(store: Store, run_id: str) -> Stored:
     return stored
 
 
-def cancel(store: Store, run_id: str, moment: Moment) -> Run:
-    """See ``Queue.cancel``."""
+def cancel(store: Store, run_id: str, moment: Moment, why: str = "") -> Run:
+    """See ``Queue.cancel``; ``why`` becomes its detail."""
     stored = find(store, run_id)
     if stored.run.state.terminal:
         return stored.run
     if stored.run.state in {State.SCHEDULED, State.QUEUED}:
         stored = rules.cancelled(stored, moment)
-    stored = replace(stored, run=replace(stored.run, cancel_requested=True))
+    stored = replace(stored, run=replace(stored.run, cancel_requested=True, detail=why or stored.run.detail))
     store.save(stored)
     return stored.run
 
