@@ -345,6 +345,10 @@ async def test_tables_of_another_program_are_left_alone(postgres_url):
         ("postgresql://u:s3cret-word@127.0.0.1:PORT/nowhere?colour=s3cret-word", InvalidInput, "URL is none"),
         ("postgresql://u:s3cret-word@[127.0.0.1", InvalidInput, "URL is none"),
         ("URL?options=-csearch_path%3Dnowhere", QueueError, "has no schema for its tables"),
+        ("URL?sslmode=require", QueueError, "server does not support SSL"),
+        ("URL?sslmode=s3curely", QueueError, 'invalid sslmode value: "s3curely"'),
+        ("postgresql://u:s3cret-word@127.0.0.1:99999/db", QueueError, 'invalid port number: "99999"'),
+        ("postgresql://u:s3cret-word@127.0.0.1:many/db", QueueError, 'invalid integer value "many"'),
     ],
 )
 async def test_what_is_wrong_with_a_url_is_said_without_its_password(postgres_server, url, expected, words):
@@ -352,8 +356,23 @@ async def test_what_is_wrong_with_a_url_is_said_without_its_password(postgres_se
     with pytest.raises(expected, match=words) as refused:
         async with postgres.open_queue(url):
             pass
+    assert isinstance(refused.value, QueueUnavailable) == (expected is QueueUnavailable)
     assert refused.value.hint
     assert "s3cret-word" not in f"{refused.value} {refused.value.hint}"
+
+
+async def test_a_schema_that_the_user_may_not_use_is_told_from_one_that_is_not_there(postgres_server, postgres_url):
+    user = f"guest{time.monotonic_ns()}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        (schema,) = connection.execute("select current_schema()").fetchone()
+        connection.execute(f"create role {user} login")
+        try:
+            with pytest.raises(QueueError, match=f"is in schema {schema}, which user '{user}' may not use") as refused:
+                async with postgres.open_queue(postgres_url.replace("tester@", f"{user}@")):
+                    pass
+            assert f"grant usage, create on schema {schema} to {user}" in refused.value.hint
+        finally:
+            connection.execute(f"drop role {user}")
 
 
 async def test_the_claim_is_a_few_seeks_however_much_waits_that_it_may_not_take(postgres_url):
