@@ -15,7 +15,7 @@ import anyio
 import httpx
 import pytest
 
-from flow_agent import wire
+from flow_agent import operations, wire
 from flow_agent.errors import ClaimLost, FlowAgentError, InvalidInput, NotFound, QueueError, QueueUnavailable
 from flow_agent.model import Submission, Verdict
 from flow_agent.ports import Leases
@@ -451,6 +451,17 @@ async def test_a_key_without_a_certificate_does_not_serve_in_clear_text(tmp_path
         with pytest.raises(InvalidInput, match="in clear text"):
             async with served(queue, Options(listen="127.0.0.1:0", tokens=None, key=key)):
                 pass
+
+
+@pytest.mark.parametrize("scopes", [("submit",), ("read",)])
+async def test_who_waits_for_a_run_needs_no_more_than_to_read_it(service, scopes):
+    """Waiting has lost claims resolved, once a second."""
+    admin = await service.client("admin", name="admin")
+    await admin.register([registration()])
+    (run,) = await admin.submit([Submission(flow="add")])
+    client = await service.client(*scopes)
+    with pytest.raises(TimeoutError, match="is still queued"):
+        await operations.wait_run(client, run.id, timeout=1.5)
 
 
 async def test_more_connections_than_allowed_are_asked_to_come_again():
