@@ -117,6 +117,30 @@ async def test_what_came_to_be_used_after_the_look_stays(handles):
     assert claim.registration.version == 2
 
 
+async def test_what_came_to_be_used_stays_also_where_the_last_run_of_the_look_is_gone(handles):
+    """SQLite gives the number of the last run to the next one, once that has gone."""
+    queue, other, _ = handles
+    for _ in range(3):
+        await queue.register([registration()])
+    (last,) = await queue.submit([Submission(flow="add")])
+    await queue.cancel(last.id)
+    found = pruning.unused
+    try:
+
+        def looking(*what):
+            answer = found(*what)
+            anyio.from_thread.run(other._write, lambda store: store.remove_runs([last.id]))
+            anyio.from_thread.run(other.submit, [Submission(flow="add", version=2)])
+            return answer
+
+        pruning.unused = looking
+        assert (await pruned(queue, Pruning(keep_last=1))).registrations == 1
+    finally:
+        pruning.unused = found
+    (claim,) = await queue.claim(agent(), 1, "r")
+    assert claim.registration.version == 2
+
+
 async def test_many_unused_versions_go_in_moments_whatever_has_run_lately(postgres_url):
     """Whoever removes them keeps all who submit waiting: the runs of the last hour are not read for each of them."""
     async with postgres.open_queue(postgres_url) as queue:
