@@ -13,7 +13,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from flow_agent.errors import InvalidInput, QueueError, QueueTooNew, QueueUnavailable
-from flow_agent.model import Full, Limit, LogLine, State, Submission
+from flow_agent.model import Full, Limit, LogLine, Outcome, Reason, State, Submission
 from flow_agent.ports import Leases
 from flow_agent.queues import migrations, postgres
 from flow_agent.queues.postgres import migrate, statements, writer
@@ -501,6 +501,10 @@ async def test_tables_of_another_program_are_left_alone(postgres_url):
         ("postgresql://u:s3cret-word@127.0.0.1:PORT/nowhere?colour=s3cret-word", InvalidInput, "URL is none"),
         ("postgresql://u:s3cret-word@[127.0.0.1", InvalidInput, "URL is none"),
         ("URL?options=-csearch_path%3Dnowhere", QueueError, "has no schema for its tables"),
+        ("URL?sslmode=require", QueueError, "server does not support SSL"),
+        ("URL?sslmode=s3curely", QueueError, 'invalid sslmode value: "s3curely"'),
+        ("postgresql://u:s3cret-word@127.0.0.1:99999/db", QueueError, 'invalid port number: "99999"'),
+        ("postgresql://u:s3cret-word@127.0.0.1:many/db", QueueError, 'invalid integer value "many"'),
     ],
 )
 async def test_what_is_wrong_with_a_url_is_said_without_its_password(postgres_server, url, expected, words):
@@ -508,8 +512,23 @@ async def test_what_is_wrong_with_a_url_is_said_without_its_password(postgres_se
     with pytest.raises(expected, match=words) as refused:
         async with postgres.open_queue(url):
             pass
+    assert isinstance(refused.value, QueueUnavailable) == (expected is QueueUnavailable)
     assert refused.value.hint
     assert "s3cret-word" not in f"{refused.value} {refused.value.hint}"
+
+
+async def test_a_schema_that_the_user_may_not_use_is_told_from_one_that_is_not_there(postgres_server, postgres_url):
+    user = f"guest{time.monotonic_ns()}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        (schema,) = connection.execute("select current_schema()").fetchone()
+        connection.execute(f"create role {user} login")
+        try:
+            with pytest.raises(QueueError, match=f"is in schema {schema}, which user '{user}' may not use") as refused:
+                async with postgres.open_queue(postgres_url.replace("tester@", f"{user}@")):
+                    pass
+            assert f"grant usage, create on schema {schema} to {user}" in refused.value.hint
+        finally:
+            connection.execute(f"drop role {user}")
 
 
 async def test_the_claim_is_a_few_seeks_however_much_waits_that_it_may_not_take(postgres_url):
@@ -532,3 +551,54 @@ async def test_the_claim_is_a_few_seeks_however_much_waits_that_it_may_not_take(
         assert "runs_queued" in json.dumps(plan)
         claim = await won(queue)
         assert claim.run.labels == frozenset()
+
+
+async def test_listing_by_state_reads_no_history(postgres_url):
+    """`flow-agent runs --state running` is how somebody looks for who holds a slot, and that must not take seconds."""
+    async with postgres.open_queue(postgres_url) as queue:
+        await queue.register([registration()])
+        first = await queue.submit([Submission(flow="add")] * 6 + [Submission(flow="add", due_at=time.time() + 1e6)])
+        claims = await queue.claim(agent(), 3, "r1")
+        for claim in claims[:2]:
+            await queue.started(claim, "ref")
+        await queue.finish(claims[0], Outcome(state=State.FAILED, reason=Reason.RAISED))
+        await queue.cancel(first[5].id)
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            columns = "flow, version, requirement_set, priority, parameters, created_at, state, detail, attempt, claim"
+            columns += ", losses, agent_id, incarnation, scope, cancel_requested, lease_boot"
+            copied = columns.replace("state", "'succeeded'")
+            connection.execute(
+                f"insert into runs (id, {columns}) select id || 'x' || n, {copied}"
+                " from runs, generate_series(1, 50000) as n where state = 'failed'"
+            )
+            connection.execute("vacuum analyze runs")
+            states = json.dumps([str(state) for state in State])
+            for name, flow in [
+                ("runs_live", None),
+                ("runs_live", "add"),
+                ("runs_unsuccessful", None),
+                ("runs_unsuccessful", "add"),
+                ("runs_succeeded", None),
+                ("runs_succeeded_of_flow", "add"),
+            ]:
+                asked = {"states": states, "flow": flow, "before": "{", "limit": 50}
+                text = f"explain (format json) {postgres.session.SQL[name]}"
+                (plan,) = connection.execute(text, asked).fetchone()
+                scans = [each for each in nodes(plan[0]["Plan"]) if each.get("Relation Name") == "runs"]
+                assert scans
+                assert not [each for each in scans if each["Node Type"] == "Seq Scan"], (name, flow)
+                if name == "runs_live":
+                    used = {each.get("Index Name") for each in nodes(plan[0]["Plan"])}
+                    assert used >= {"runs_scheduled", "runs_queued", "runs_taken"}
+        for state in State:
+            (found, *_) = await queue.runs(states=[state], limit=1)
+            assert found.state is state
+        mixed = await queue.runs(states=[State.RUNNING, State.FAILED, State.QUEUED], limit=3)
+        assert [run.id for run in mixed] == [first[4].id, first[3].id, first[1].id]
+
+
+def nodes(plan):
+    """A plan and all below it."""
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)

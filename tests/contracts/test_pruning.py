@@ -1,8 +1,10 @@
 """Pruning while others go on: nothing that is needed goes, and nobody waits for long."""
 
+import json
 from contextlib import AsyncExitStack
 
 import anyio
+import psycopg
 import pytest
 
 from flow_agent.errors import NotFound
@@ -100,8 +102,8 @@ async def test_what_came_to_be_used_after_the_look_stays(handles):
     found = pruning.unused
     try:
 
-        def looking(store, rule, moment):
-            answer = found(store, rule, moment)
+        def looking(*what):
+            answer = found(*what)
             anyio.from_thread.run(other.submit, [Submission(flow="add", version=2)])
             return answer
 
@@ -113,6 +115,53 @@ async def test_what_came_to_be_used_after_the_look_stays(handles):
         await queue.registration("add", 1)
     (claim,) = await queue.claim(agent(), 1, "r")
     assert claim.registration.version == 2
+
+
+async def test_what_came_to_be_used_stays_also_where_the_last_run_of_the_look_is_gone(handles):
+    """SQLite gives the number of the last run to the next one, once that has gone."""
+    queue, other, _ = handles
+    for _ in range(3):
+        await queue.register([registration()])
+    (last,) = await queue.submit([Submission(flow="add")])
+    await queue.cancel(last.id)
+    found = pruning.unused
+    try:
+
+        def looking(*what):
+            answer = found(*what)
+            anyio.from_thread.run(other._write, lambda store: store.remove_runs([last.id]))
+            anyio.from_thread.run(other.submit, [Submission(flow="add", version=2)])
+            return answer
+
+        pruning.unused = looking
+        assert (await pruned(queue, Pruning(keep_last=1))).registrations == 1
+    finally:
+        pruning.unused = found
+    (claim,) = await queue.claim(agent(), 1, "r")
+    assert claim.registration.version == 2
+
+
+async def test_many_unused_versions_go_in_moments_whatever_has_run_lately(postgres_url):
+    """Whoever removes them keeps all who submit waiting: the runs of the last hour are not read for each of them."""
+    async with postgres.open_queue(postgres_url) as queue:
+        await queue.register([registration()] * 1_001)
+        await running(queue)
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            columns = "flow, version, requirement_set, priority, parameters, created_at, state, detail, attempt, claim"
+            columns += ", losses, agent_id, incarnation, scope, cancel_requested, lease_boot"
+            copied = columns.replace("state", "'succeeded'")
+            connection.execute(
+                f"insert into runs (id, {columns}) select left(id, 20) || lpad(n::text, 6, '0'), {copied}"
+                " from runs, generate_series(1, 50000) as n"
+            )
+            connection.execute("vacuum analyze runs")
+            (last,) = connection.execute("select max(serial) from runs").fetchone()
+            asked = {"flows": '["add"]', "versions": "[1]", "since": last}
+            text = f"explain (format json) {postgres.session.SQL['remove_registrations']}"
+            (plan,) = connection.execute(text, asked).fetchone()
+        assert "runs_pkey" in json.dumps(plan)
+        with anyio.fail_after(15):  # a look at the runs for each version takes a minute
+            assert (await queue.prune(Pruning(), before=pruning.BEFORE_ALL)).registrations == 1_000
 
 
 async def test_a_long_log_goes_in_several_steps(handles):

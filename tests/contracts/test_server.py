@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import sqlite3
+import subprocess
 import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -12,11 +15,12 @@ import anyio
 import httpx
 import pytest
 
-from flow_agent import wire
-from flow_agent.errors import ClaimLost, InvalidInput, NotFound, QueueError, QueueUnavailable
+from flow_agent import operations, wire
+from flow_agent.errors import ClaimLost, FlowAgentError, InvalidInput, NotFound, QueueError, QueueUnavailable
 from flow_agent.model import Submission, Verdict
 from flow_agent.ports import Leases
 from flow_agent.queues import http, memory, sqlite
+from flow_agent.server import tls
 from flow_agent.server.gate import Bounds
 from flow_agent.server.serve import Options, served
 from flow_agent.server.tokens import Tokens
@@ -443,6 +447,77 @@ async def test_over_tls_only_a_server_with_a_certificate_that_is_trusted_gets_th
             with pytest.raises(QueueError, match="not trusted") as caught:
                 await client.agents()
             assert "FLOW_AGENT_QUEUE_CA" in (caught.value.hint or "")
+
+
+async def test_a_queue_that_a_newer_program_has_migrated_is_away_until_the_server_is_upgraded(service, tmp_path):
+    """The caller's own program is not too old, and must not end for it."""
+    token, _ = service.tokens.create("x", ["admin"])
+    client = await service.client("admin", name="y")
+    with contextlib.closing(sqlite3.connect(tmp_path / "queue.db")) as other:
+        other.execute("insert into migrations values (999, '0999_new.sql', 'x', 'breaking', '99.0', 0)")
+        other.commit()
+    answer = await post(service, "register", token, content=wire.encode(wire.Register, wire.Register(registrations=[])))
+    assert (answer.status_code, answer.json()["error"]) == (503, "queue_unavailable")
+    with pytest.raises(QueueUnavailable, match=r"the server is flow-agent .* newer one has migrated") as told:
+        await client.announce(agent())
+    assert "upgrade the server" in told.value.hint
+
+
+def _plain(*words: str) -> None:
+    subprocess.run(words, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("certificate_of", "key_of", "kind", "said", "way"),
+    [
+        (None, "key", InvalidInput, "there is no server.certificate", "--server-certificate"),
+        ("certificate", None, FlowAgentError, "holds no private key, and there is no server.key", "--server-key"),
+        ("certificate", "encrypted", FlowAgentError, "encrypted.pem is encrypted", "openssl pkey"),
+        ("certificate", "missing", FlowAgentError, "server.key .*missing.pem cannot be read: No such file", "PEM"),
+        ("missing", "key", FlowAgentError, "server.certificate .*missing.pem cannot be read: No such file", "PEM"),
+        ("certificate", "certificate", FlowAgentError, "server.key .* holds no private key", "PEM"),
+        ("key", "key", FlowAgentError, "server.certificate .* holds no certificate", "PEM"),
+        ("certificate", "other", FlowAgentError, "is not that of the certificate in", "stands first"),
+        ("broken", "key", FlowAgentError, "broken.pem and .* cannot be used: ", "openssl x509"),
+    ],
+)
+async def test_a_certificate_that_cannot_be_used_is_told_by_file_and_way_out(
+    tmp_path, certificate_of, key_of, kind, said, way
+):
+    files = dict(zip(("certificate", "key"), certificate(tmp_path, "localhost"), strict=True))
+    files |= {name: tmp_path / f"{name}.pem" for name in ("encrypted", "missing", "broken", "other")}
+    _plain("openssl", "pkey", "-in", files["key"], "-aes256", "-passout", "pass:word", "-out", files["encrypted"])
+    _plain("openssl", "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", files["other"])
+    files["broken"].write_text("-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n")
+    with pytest.raises(kind, match=said) as refused:
+        tls.context(certificate_of and files[certificate_of], key_of and files[key_of])
+    assert way in refused.value.hint
+
+
+async def test_a_certificate_may_hold_its_key(tmp_path):
+    trusted, key = certificate(tmp_path, "localhost")
+    both = tmp_path / "both.pem"
+    both.write_bytes(trusted.read_bytes() + key.read_bytes())
+    assert tls.context(both, None)
+
+
+async def test_a_key_without_a_certificate_does_not_serve_in_clear_text(tmp_path):
+    _, key = certificate(tmp_path, "localhost")
+    async with memory.open_queue("memory:") as queue:
+        with pytest.raises(InvalidInput, match="in clear text"):
+            async with served(queue, Options(listen="127.0.0.1:0", tokens=None, key=key)):
+                pass
+
+
+@pytest.mark.parametrize("scopes", [("submit",), ("read",)])
+async def test_who_waits_for_a_run_needs_no_more_than_to_read_it(service, scopes):
+    """Waiting has lost claims resolved, once a second."""
+    admin = await service.client("admin", name="admin")
+    await admin.register([registration()])
+    (run,) = await admin.submit([Submission(flow="add")])
+    client = await service.client(*scopes)
+    with pytest.raises(TimeoutError, match="is still queued"):
+        await operations.wait_run(client, run.id, timeout=1.5)
 
 
 async def test_more_connections_than_allowed_are_asked_to_come_again():

@@ -21,9 +21,10 @@ from flow_agent import operations
 from flow_agent.cli import VERBS, cli, main
 from flow_agent.cli.failures import report
 from flow_agent.cli.parameters import parse
-from flow_agent.errors import FlowAgentError, InvalidInput, QueueError
+from flow_agent.errors import FlowAgentError, InvalidInput, QueueError, QueueUnavailable
 from flow_agent.model import AgentInfo, LogLine, Outcome, Parameter, Reason, Registration, State
 from flow_agent.ports import Leases
+from flow_agent.queues import pruning
 
 COMMAND = str(Path(sys.executable).with_name("flow-agent"))
 ADD = Registration(
@@ -678,6 +679,42 @@ def test_an_error_inside_task_groups_is_told_as_the_error_it_is(capsys):
 def test_of_several_errors_for_people_the_first_is_told(capsys):
     assert report(ExceptionGroup("two", [InvalidInput("first"), FlowAgentError("second")])) == 2
     assert capsys.readouterr().err == "flow-agent: first\n"
+
+
+def test_a_prune_that_fails_tells_what_has_gone_before(run, flow, monkeypatch):
+    run("submit", "add", "-p", "a=1")
+    work(succeeded(), LogLine(attempt=1, source="flow", seq=1, time=1.0, level="INFO", text="said"))
+
+    def away(*_):
+        raise QueueUnavailable("the queue is away", hint="wait")
+
+    monkeypatch.setattr(pruning, "unused", away)
+    code, out, err = run("prune", "--older-than", "0s")
+    assert (code, out) == (1, "")
+    assert err.splitlines() == [
+        "removed 1 run, 1 line of their logs, 0 registrations, 0 agents, then it failed",
+        "flow-agent: the queue is away",
+        "hint: wait",
+    ]
+    assert json.loads(run("runs", "--json")[1]) == []
+
+
+@pytest.mark.parametrize("days", ["nan", "inf", "1e400", "-inf", "1e9", "0", "-1"])
+def test_a_token_is_valid_for_a_number_of_days(run, days):
+    code, out, err = run("tokens", "create", "x", "--scope", "read", "--days", days)
+    assert (code, out) == (2, "")
+    assert "a token cannot be valid for" in err
+    assert "hint: leave --days out" in err
+    assert run("tokens", "list", "--json")[1] == "[]\n"
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1e400", "+nans", "+1e400d", "+99999999999999d"])
+def test_times_and_spans_are_finite(run, flow, text):
+    for words in (("submit", "add", "-p", "a=1", "--at", text), ("prune", "--older-than", text)):
+        code, _, err = run(*words)
+        assert code == 2
+        assert "Traceback" not in err
+    assert run("runs", "--json")[1] == "[]\n"
 
 
 def test_interrupts_are_quiet(capsys):

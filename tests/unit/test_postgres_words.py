@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from flow_agent import operations
-from flow_agent.errors import InvalidInput
+from flow_agent.errors import InvalidInput, QueueError, QueueUnavailable
 from flow_agent.queues.postgres import failures
 from flow_agent.queues.postgres.connection import Database
 
@@ -34,3 +34,26 @@ def test_nobody_at_the_port_is_told_as_such() -> None:
     error = failures.from_postgres(psycopg.OperationalError(said), "postgresql://host/db", reached=False)
     assert "Connection refused" in str(error)
     assert "Is the server running" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("said", "told", "way"),
+    [
+        (
+            'connection to server at "h", port 1 failed: root certificate file "/ca.pem" does not exist\n'
+            "Either provide the file, or change sslmode to disable server certificate verification.",
+            'root certificate file "/ca.pem" does not exist',
+            "sslrootcert=FILE",
+        ),
+        ("connection failed: SSL error: certificate verify failed", "certificate verify failed", "sslrootcert=FILE"),
+        ('invalid target_session_attrs value: "x"', "invalid target_session_attrs value", "options in the URL"),
+    ],
+)
+def test_what_asking_again_does_not_change_is_no_outage(said: str, told: str, way: str) -> None:
+    error = failures.from_postgres(psycopg.OperationalError(said), "postgresql://host/db", reached=False)
+    assert type(error) is QueueError
+    assert told in str(error)
+    assert way in str(error.hint)
+    # Whom the server has let in before, it may let in again.
+    later = failures.from_postgres(psycopg.OperationalError(said), "postgresql://host/db", reached=True)
+    assert type(later) is QueueUnavailable

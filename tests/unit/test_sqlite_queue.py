@@ -728,6 +728,9 @@ HOT = [
     "run_by_key",
     "ids_beginning",
     "runs_of_flow",
+    "runs_live",
+    "runs_unsuccessful",
+    "runs_succeeded_of_flow",
     "claim_candidates",
     "expired",
     "orphaned",
@@ -753,7 +756,7 @@ async def test_statements_of_the_hot_path_walk_no_table(queue, name):
 
     steps = await queue._reader.run(plan)
     walked = [s for s in steps if s.startswith("SCAN") and "INDEX" not in s and "json_each" not in s]
-    assert [s for s in walked if s not in {"SCAN q", "SCAN (subquery-1)"}] == []
+    assert [s for s in walked if s != "SCAN q" and not s.startswith("SCAN (subquery-")] == []
     assert not any("TEMP B-TREE" in s for s in steps if name == "claim_candidates")
 
 

@@ -10,7 +10,7 @@ from flow_agent import operations
 from flow_agent.cli.listings import as_json_option
 from flow_agent.cli.options import queue_verb
 from flow_agent.cli.output import document, note
-from flow_agent.errors import InvalidInput
+from flow_agent.errors import InvalidInput, QueueError
 from flow_agent.model import Pruned, Pruning, State
 from flow_agent.ports import Queue
 
@@ -58,7 +58,18 @@ async def prune(
         states=frozenset(map(State, states or _ENDED)),
         flow=flow,
     )
-    total = await operations.prune(queue, rule, dry_run=dry_run)
+    total = Pruned()
+
+    def told(so_far: Pruned) -> None:
+        nonlocal total
+        total = so_far
+
+    try:
+        await operations.prune(queue, rule, dry_run=dry_run, told=told)
+    except QueueError:
+        if not dry_run:
+            note(f"{_sentence(total, dry_run)}, then it failed")
+        raise
     if as_json:
         document({name: count for name, count in asdict(total).items() if name != "next"} | {"dry_run": dry_run})
     else:

@@ -32,7 +32,7 @@ def tokens() -> None:
 @click.option(
     "--scope", "scopes", multiple=True, required=True, metavar="SCOPE", help=f"What it may do: {', '.join(SCOPES)}."
 )
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Days for which it is valid.")
+@click.option("--days", type=float, metavar="N", help="Days for which it is valid.")
 @as_json_option
 @options("", "server")
 def create(settings: Settings, name: str, scopes: tuple[str, ...], days: float | None, as_json: bool) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from flow_agent.asked import check_registrations, check_submissions
+from flow_agent.errors import QueueError
 from flow_agent.model import (
     AgentInfo,
     Attempt,
@@ -212,17 +214,29 @@ class StoreQueue(ABC):
         done = await (self._read(step) if dry_run else self._write(step))
         if done.next is not None:
             return done
-        found = await self._read(lambda store: pruning.unused(store, rule, self._moment()))
-        if dry_run:
-            agents = await self._read(lambda store: presence.dead(store, self._clock.now()))
-            return replace(done, registrations=len(found.registrations), agents=agents)
-        for start in range(0, max(1, len(found.registrations)), pruning.PAGE):
-            rest = await self._rest(found, start)
-            done = replace(
-                done, registrations=done.registrations + rest.registrations, agents=done.agents + rest.agents
-            )
+        try:
+            async for rest in self._rest(rule, dry_run=dry_run):
+                done = replace(
+                    done, registrations=done.registrations + rest.registrations, agents=done.agents + rest.agents
+                )
+        except QueueError:
+            if done == Pruned():
+                raise
+            # What has gone is told; whoever asks for the rest once more hears what is in the way of it.
+            return replace(done, next=pruning.BEFORE_ALL)
         return done
 
-    async def _rest(self, found: pruning.Unused, start: int) -> Pruned:
-        part = found.registrations[start : start + pruning.PAGE]
-        return await self._write(lambda store: pruning.prune_rest(store, found, part, self._moment()))
+    async def _rest(self, rule: Pruning, *, dry_run: bool) -> AsyncIterator[Pruned]:
+        """What is no run, part by part."""
+        since = "" if dry_run else await self._write(lambda store: store.last_added())
+        found = await self._read(lambda store: pruning.unused(store, rule, self._moment(), since))
+        if dry_run:
+            agents = await self._read(lambda store: presence.dead(store, self._clock.now()))
+            yield Pruned(registrations=len(found.registrations), agents=agents)
+            return
+        for start in range(0, max(1, len(found.registrations)), pruning.PAGE):
+            part = found.registrations[start : start + pruning.PAGE]
+            yield await self._write(partial(self._remove, found, part))
+
+    def _remove(self, found: pruning.Unused, part: Collection[Registration], store: Store) -> Pruned:
+        return pruning.prune_rest(store, found, part, self._moment())

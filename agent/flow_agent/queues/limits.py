@@ -68,9 +68,10 @@ class Slots:
 
 
 class Arrivals:
-    """What full limits do with the runs that one call submits; ``cancel`` cancels a run that waits or runs."""
+    """What full limits do with the runs that one call submits; ``cancel`` cancels a run that waits or runs,
+    and says why."""
 
-    def __init__(self, store: Store, moment: Moment, cancel: Callable[[str], object]) -> None:
+    def __init__(self, store: Store, moment: Moment, cancel: Callable[[str, str], object]) -> None:
         self._store, self._moment, self._cancel = store, moment, cancel
         # They stay as they are, since the flows are held; where runs only queue, nothing is counted.
         self._limits = [limit for limit in store.limits() if limit.when_full is not Full.QUEUE]
@@ -89,8 +90,9 @@ class Arrivals:
                 return rules.cancelled(stored, self._moment, detail)
         for limit, others in covering:
             if limit.when_full is Full.REPLACE:
+                full = f"the limit of {limit.kind} {limit.name!r}, {limit.slots}, was full"
                 for other in others[: max(0, len(others) + 1 - max(1, limit.slots))]:
-                    self._cancel(other.run.id)
+                    self._cancel(other.run.id, f"{rules.REPLACED}{full}, and run {run.id} came")
         return stored
 
     def _in_the_way(self, limit: Limit) -> list[Stored]:

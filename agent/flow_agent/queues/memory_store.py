@@ -273,6 +273,9 @@ class MemoryStore:
             if (each.flow, each.version) not in named
         ]
 
+    def last_added(self) -> str:
+        return ""  # all runs are looked at again
+
     def remove_registrations(self, named: Collection[tuple[str, int]], since: str) -> int:  # noqa: ARG002 - the port's
         used = {(stored.run.flow, stored.run.version) for stored in self._runs.values()}
         gone = set(named) - used

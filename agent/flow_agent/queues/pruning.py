@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ulid import ULID
-
 from flow_agent.asked import LARGEST
 from flow_agent.errors import InvalidInput
 from flow_agent.model import Pruned, Pruning, Registration, State
@@ -23,11 +21,10 @@ PAGE = 1_000
 """Runs that one step looks at, and registrations that it removes."""
 LINES = 20_000
 """Lines of logs that one step removes; a run with more of them takes several steps."""
-IN_FLIGHT = 3600.0
-"""Seconds; a transaction that goes on longer does not exist."""
 AFTER_ALL = "{"
 """Greater than every id."""
-_RANDOM_BITS = 80
+BEFORE_ALL = "!"
+"""Smaller than every id: there are no runs any more, only the rest."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +39,10 @@ class Past:
 
 @dataclass(frozen=True)
 class Unused:
-    """Registrations that no run of the time of looking named, and the id that later runs are above."""
+    """Registrations that no run of the time of looking named, and the id of the last run that the look has seen."""
 
     registrations: tuple[Registration, ...]
     since: str
-
-
-def first_id(when: float) -> str:
-    """An id that is smaller than that of every run made from ``when`` on (seconds since the epoch)."""
-    return str(ULID.from_int(max(0, int(when * 1000)) << _RANDOM_BITS)).lower()
 
 
 def check(pruning: Pruning) -> None:
@@ -80,14 +72,15 @@ def prune_runs(store: Store, pruning: Pruning, before: str | None, moment: Momen
     return Pruned(runs=len(ids), lines=lines, next=following)
 
 
-def unused(store: Store, pruning: Pruning, moment: Moment) -> Unused:
-    """The registrations that may go. It reads all runs once, so it stands in no transaction that others wait for."""
+def unused(store: Store, pruning: Pruning, moment: Moment, since: str) -> Unused:
+    """The registrations that may go; ``since`` is what ``last_added`` said before. It reads all runs once, so it stands
+    in no transaction that others wait for."""
     found = (
         each
         for each in store.superseded()
         if each.created_at <= moment.now - pruning.older_than and pruning.flow in (None, each.flow)
     )
-    return Unused(tuple(found), first_id(moment.now - IN_FLIGHT))
+    return Unused(tuple(found), since)
 
 
 def prune_rest(store: Store, found: Unused, part: Collection[Registration], moment: Moment) -> Pruned:

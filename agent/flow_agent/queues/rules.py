@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 RELEASED = "released"
 """How a claim ended that was given back; one that was finished has ``fingerprint`` of its outcome."""
+REPLACED = "replaced: "
+"""How the detail of a run begins that was cancelled for a newer one; it stays until the run has ended, and then too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,7 @@ def started(stored: Stored, claim: Claim, moment: Moment, *, ref: str, revision:
         revision=revision,
         started_at=moment.now,
         reason=None,
-        detail="",
+        detail=_replaced(stored.run),
         exit_code=None,
         released_since=None,
     )
@@ -160,12 +162,23 @@ def ended(stored: Stored, moment: Moment, outcome: Outcome) -> Stored:
         stored,
         state=outcome.state,
         reason=outcome.reason,
-        detail=outcome.detail,
+        detail=_detail(stored.run, outcome),
         exit_code=outcome.exit_code,
         result=outcome.result,
         revision=outcome.revision or stored.run.revision,
         finished_at=end_of(stored, moment, outcome),
     )
+
+
+def _detail(run: Run, outcome: Outcome) -> str:
+    """Its agent knows only that it was to end the run, not for what."""
+    if outcome.state is not State.CANCELLED:
+        return outcome.detail
+    return "; ".join(filter(None, (_replaced(run), outcome.detail)))
+
+
+def _replaced(run: Run) -> str:
+    return run.detail if run.detail.startswith(REPLACED) else ""
 
 
 def end_of(stored: Stored, moment: Moment, outcome: Outcome) -> float:

@@ -135,8 +135,14 @@ class Store(Protocol):
     def superseded(self) -> list[Registration]:
         """The registrations that are not their flow's newest, and that no run names. Reads all runs."""
 
+    def last_added(self) -> str:
+        """The id of the run that was added last; empty: there is none. No other one is about to be added."""
+
     def remove_registrations(self, named: Collection[tuple[str, int]], since: str) -> int:
-        """Remove these versions of flows, but for those that a run above the id ``since`` names; how many went."""
+        """Remove these versions of flows, but for those that a run added after the run ``since`` names; how many went.
+
+        Where that one is gone, they stay if any run names them.
+        """
 
     def add_claim(self, run_id: str, number: int, agent_id: str, request_id: str) -> None:
         """Remember that this request won this claim."""

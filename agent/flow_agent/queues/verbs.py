@@ -78,7 +78,7 @@ def submit(store: Store, submissions: Sequence[Submission], moment: Moment) -> l
     labels = [frozenset(r.labels) | s.labels for s, r in zip(submissions, registrations, strict=True)]
     for each in set(labels):
         check_labels(each)
-    arrivals = Arrivals(store, moment, lambda run_id: cancel(store, run_id, moment))
+    arrivals = Arrivals(store, moment, lambda run_id, why: cancel(store, run_id, moment, why))
     runs = []
     for submission, registration, wanted in zip(submissions, registrations, labels, strict=True):
         known = submission.key is not None and store.by_key(submission.flow, submission.key)
@@ -123,14 +123,14 @@ def find(store: Store, run_id: str) -> Stored:
     return stored
 
 
-def cancel(store: Store, run_id: str, moment: Moment) -> Run:
-    """See ``Queue.cancel``."""
+def cancel(store: Store, run_id: str, moment: Moment, why: str = "") -> Run:
+    """See ``Queue.cancel``; ``why`` becomes its detail."""
     stored = find(store, run_id)
     if stored.run.state.terminal:
         return stored.run
     if stored.run.state in {State.SCHEDULED, State.QUEUED}:
         stored = rules.cancelled(stored, moment)
-    stored = replace(stored, run=replace(stored.run, cancel_requested=True))
+    stored = replace(stored, run=replace(stored.run, cancel_requested=True, detail=why or stored.run.detail))
     store.save(stored)
     return stored.run
 

@@ -15,9 +15,9 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from flow_agent import events, wire
-from flow_agent.errors import FlowAgentError
+from flow_agent.errors import FlowAgentError, QueueTooNew
 from flow_agent.server.probes import add_probes
-from flow_agent.version import __version__
+from flow_agent.version import DISTRIBUTION, __version__
 
 PACKED_FROM = 2_048
 """Bytes from which an answer is compressed."""
@@ -124,6 +124,13 @@ def _refused(request: Request, error: Exception) -> Response:
 def _refusal(error: Exception) -> wire.Refusal:
     if isinstance(error, OverflowError | UnicodeEncodeError):
         return wire.Refusal(error="value_error", message="a number or a text of the request is none the queue can keep")
+    if isinstance(error, QueueTooNew):
+        # Nothing at the caller's end can be mended; it goes on when the server has been.
+        return wire.Refusal(
+            error="queue_unavailable",
+            message=f"the server is flow-agent {__version__}, and a newer one has migrated its queue meanwhile",
+            hint=f"upgrade the server, with `pip install --upgrade '{DISTRIBUTION}[server]'` where it runs",
+        )
     for word, (kind, _) in wire.ERRORS.items():
         if isinstance(error, kind):
             return wire.Refusal(error=word, message=str(error), hint=getattr(error, "hint", None))

@@ -7,7 +7,6 @@ import contextlib
 import re
 import signal
 import socket
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from flow_agent import events
 from flow_agent.backlog import Backlog
 from flow_agent.errors import FlowAgentError, InvalidInput
 from flow_agent.ports import Leases, Queue
+from flow_agent.server import tls
 from flow_agent.server.app import application
 from flow_agent.server.gate import Bounds, Gate
 from flow_agent.server.news import News
@@ -103,8 +103,8 @@ class _Server(uvicorn.Server):
 async def served(queue: Queue, options: Options) -> AsyncIterator[str]:
     """Answer in front of ``queue`` while the block runs; gives the URL.
 
-    Raises InvalidInput: the address, or serving it without tokens, cannot be. FlowAgentError: it cannot be listened at,
-    the certificate cannot be used, or the queue is broken.
+    Raises InvalidInput: the address, serving it without tokens, or a key without its certificate, cannot be.
+    FlowAgentError: it cannot be listened at, the certificate cannot be used, or the queue is broken.
     """
     news = News(queue)
     service = Service(queue, news, options.leases)
@@ -125,10 +125,10 @@ async def served(queue: Queue, options: Options) -> AsyncIterator[str]:
         h11_max_incomplete_event_size=LONGEST_HEAD,
         backlog=1_024,
     )
+    encrypted = tls.context(options.certificate, options.key)
     with _listening(options) as (listener, url):
         config.load()
-        if options.certificate is not None:
-            config.ssl = _tls(options.certificate, options.key)
+        config.ssl = encrypted
         server = _Server(config)
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
@@ -202,15 +202,3 @@ def _listening(options: Options) -> Iterator[tuple[socket.socket, str]]:
 
 def _local(address: str) -> bool:
     return address == "::1" or address.startswith("127.")
-
-
-def _tls(certificate: Path, key: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certificate, key)
-    except OSError as error:
-        raise FlowAgentError(
-            f"the certificate {certificate} cannot be used: {error}",
-            hint="server.certificate and server.key name files in PEM format",
-        ) from error
-    return context

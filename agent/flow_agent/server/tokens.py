@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from flow_agent.asked import LATEST
 from flow_agent.errors import FlowAgentError, InvalidInput, NotFound
 from flow_agent.wire import SCOPES
 
@@ -61,7 +62,7 @@ class Tokens:
     def create(self, name: str, scopes: Collection[str], *, days: float | None = None) -> tuple[str, Token]:
         """A new token of ``name``, which is told only now, and what is kept of it.
 
-        Raises InvalidInput: the name or a scope cannot be.
+        Raises InvalidInput: the name, a scope or the days cannot be.
         """
         if not _NAME.fullmatch(name):
             raise InvalidInput(f"{name!r} is no name of a token: expected 1 to 63 of a-z, 0-9, '.', '_' and '-'")
@@ -69,6 +70,12 @@ class Tokens:
             raise InvalidInput(f"there is no scope {unknown[0]!r}", hint=f"the scopes are {', '.join(SCOPES)}")
         if not scopes:
             raise InvalidInput("a token without a scope may do nothing", hint=f"give --scope: {', '.join(SCOPES)}")
+        # The comparison is false for what is no number, too: such a token would be valid for ever, or never.
+        if days is not None and not 0 < days <= (LATEST - time.time()) / 86_400:
+            raise InvalidInput(
+                f"a token cannot be valid for {days:g} days: expected more than 0, and an end before 9999-12-31",
+                hint="leave --days out for one that is valid until it is revoked",
+            )
         now, number, secret = time.time(), secrets.token_hex(6), secrets.token_urlsafe(32)
         kept = Token(
             id=number,

@@ -115,7 +115,16 @@ VERBS: Mapping[str, Verb] = {
     "finish": Verb(request=Finish, answer=Run, scopes=("agent",), about="An attempt has ended"),
     "release": Verb(request=Release, answer=None, scopes=("agent",), about="Give a claim back"),
     "take_over": Verb(request=Take, answer=list[Claim], scopes=("agent",), about="Go on watching what others left"),
-    "reap": Verb(request=Nothing, answer=list[Run], scopes=("agent",), about="Resolve claims whose lease has ended"),
+    "reap": Verb(
+        request=Nothing,
+        answer=list[Run],
+        scopes=(
+            "agent",
+            "submit",
+            "read",
+        ),  # whoever waits for a run asks for it: where no agent lives, nobody else does
+        about="Resolve claims whose lease has ended",
+    ),
     "append_logs": Verb(request=AppendLogs, answer=None, scopes=("agent",), about="Store lines of a log"),
     "last_seq": Verb(request=LastSeq, answer=int, scopes=("agent", "read"), about="How far a log has come"),
     "logs": Verb(request=Logs, answer=list[LogLine], scopes=("read",), about="Lines of a run's log"),

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 
 from flow_agent.errors import FlowAgentError, InvalidInput, QueueError, QueueUnavailable
 
 _PASSING = ("starting up", "shutting down", "recovery", "too many", "not yet accepting", "remaining connection slots")
 """What a server that refuses a connection for a while says; it gives no code then."""
+_LASTING: tuple[tuple[str, str], ...] = (
+    ("server does not support SSL", "give a server that has TLS, or sslmode=prefer in the URL to go without"),
+    ("certificate verify failed", "give the authority's certificate as sslrootcert=FILE in the URL"),
+    ("root certificate file", "give the authority's certificate as sslrootcert=FILE in the URL"),
+    ("invalid port number", "expected postgresql://USER@HOST:PORT/DATABASE with a port of 1 to 65535"),
+    ("invalid integer value", "look at the options in the URL, and at PGPORT and its like in the environment"),
+    ("does not match host name", "give the host by a name that stands in the server's certificate"),
+    (r"invalid \w+ value: ", "look at the options in the URL, and at PGSSLMODE and its like in the environment"),
+)
+"""What the library refuses by itself, without a code, as a pattern, and the way out; asking again changes nothing."""
 _RIGHTS = "grant this user what it needs: usage and create on the schema, and all on its tables"
 _BUSY = "it is asked again; if that lasts, look in pg_stat_activity who holds what others wait for"
 _OWN_SCHEMA = "give the queue a schema of its own, with ?options=-csearch_path%3Dflow_agent at the end of its URL"
@@ -62,10 +74,21 @@ def from_postgres(error: psycopg.Error, shown: str, *, reached: bool) -> FlowAge
                 f"the queue {shown} lets nobody in so: {said.partition('FATAL:')[2].strip()}",
                 hint="look at user, database and password in FLOW_AGENT_QUEUE, PGPASSWORD or ~/.pgpass",
             )
+        if not reached and (lasting := _lasting(str(error))) is not None:
+            return QueueError(f"the queue {shown} cannot be asked so: {lasting[0]}", hint=lasting[1])
         return QueueUnavailable(
             f"the queue {shown} cannot be reached: {said}", hint="see that the server runs and can be reached"
         )
     return QueueError(f"the queue {shown} refuses: {said}", hint="look at the server's log")
+
+
+def _lasting(said: str) -> tuple[str, str] | None:
+    """The line of it that tells of what will be so the next time, too, and the way out; others may stand around it."""
+    for line in said.splitlines():
+        for pattern, hint in _LASTING:
+            if re.search(pattern, line):
+                return line.strip(), hint
+    return None
 
 
 def no_answer(shown: str, seconds: float) -> QueueUnavailable:

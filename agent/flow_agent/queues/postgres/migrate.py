@@ -23,6 +23,14 @@ _OURS = """
 select table_name, column_name from information_schema.columns
 where table_schema = current_schema() and table_name in ('migrations', 'flows', 'runs')
 """
+_FORBIDDEN = """
+select nspname as name, current_user as who from pg_namespace
+where not has_schema_privilege(oid, 'usage') and nspname = any(array(
+    select replace(btrim(part, ' "'), '$user', current_user)
+    from unnest(string_to_array(current_setting('search_path'), ',')) as part
+))
+order by nspname limit 1
+"""
 _LOCK = "select pg_advisory_xact_lock(hashtextextended(current_schema() || '.migrations', 7093))"
 LOCK_SHARED = "select pg_advisory_xact_lock_shared(hashtextextended(current_schema() || '.migrations', 7093))"
 """Keeps migrations out until the transaction ends."""
@@ -56,6 +64,11 @@ def migrate(connection: psycopg.Connection[DictRow], shown: str, known: Sequence
 
 def _missing(connection: psycopg.Connection[DictRow], shown: str, known: Sequence[Migration]) -> list[Migration]:
     schema: Any = connection.execute("select current_schema() as name").fetchone()
+    if schema["name"] is None and (hidden := connection.execute(_FORBIDDEN).fetchone()) is not None:
+        raise QueueError(
+            f"the queue {shown} is in schema {hidden['name']}, which user {hidden['who']!r} may not use",
+            hint=f"`grant usage, create on schema {hidden['name']} to {hidden['who']}`, and all on the tables in it",
+        )
     if schema["name"] is None:
         raise QueueError(
             f"the queue {shown} has no schema for its tables: none of its search_path exists",

@@ -205,9 +205,14 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
         self._run("slots_lock")  # what others have taken is counted when they have committed
         self._counts = True
 
+    def last_added(self) -> str:
+        self._run("limits_lock")  # whoever adds a run has committed it, or has not got its number yet
+        return super().last_added()
+
     def remove_registrations(self, named: Collection[tuple[str, int]], since: str) -> int:
         self._run("limits_lock")  # whoever adds runs has found what they name, and has committed them
-        return super().remove_registrations(named, since)
+        # They travel as JSON, which would bring back what may not be stored.
+        return super().remove_registrations([(_escaped(flow), version) for flow, version in named], since)
 
     def remove_limit(self, kind: str, name: str) -> bool:
         self._hold("limits_lock")

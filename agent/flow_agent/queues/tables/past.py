@@ -55,10 +55,14 @@ class History(Statements):
     def superseded(self) -> list[Registration]:
         return [parsed(row["registration"]) for row in self._rows("superseded")]
 
+    def last_added(self) -> str:
+        return self._one("last_added") or ""
+
     def remove_registrations(self, named: Collection[tuple[str, int]], since: str) -> int:
-        return sum(
-            self._count("remove_registration", flow=flow, version=version, since=since) for flow, version in named
-        )
+        # A bound that the planner sees, so that it knows how few runs are above it.
+        after = self._one("serial_of", id=since) or 0
+        flows, versions = [flow for flow, _ in named], [version for _, version in named]
+        return self._count("remove_registrations", flows=packed(flows), versions=packed(versions), since=after)
 
 
 def _ids(run_ids: Collection[str]) -> str:

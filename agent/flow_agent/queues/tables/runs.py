@@ -103,13 +103,24 @@ class Runs(Statements):
         return [row["id"] for row in self._rows("ids_beginning", prefix=prefix, limit=limit)]
 
     def runs(self, states: Collection[State], flow: str | None, limit: int, before: str | None) -> list[Run]:
-        page = {
-            "states": packed(sorted(str(state) for state in states)),
-            "limit": max(0, limit),
-            "before": _AFTER_ALL if before is None else before,
-        }
-        rows = self._rows("runs", **page) if flow is None else self._rows("runs_of_flow", flow=flow, **page)
-        return [stored_run(row).run for row in rows]
+        page: dict[str, Any] = {"limit": max(0, limit), "before": _AFTER_ALL if before is None else before}
+        of_flow, named = ("_of_flow", {"flow": flow}) if flow is not None else ("", {})
+        chosen = set(states)
+        if not chosen or chosen == set(State):
+            return self._found(f"runs{of_flow}", **page, **named)
+        # What has not ended comes first: what ends in between is found then as what it has become.
+        some = {"flow": flow, "states": packed(sorted(str(state) for state in chosen))}
+        found: dict[str, Run] = {}
+        if any(not state.terminal for state in chosen):
+            found |= {run.id: run for run in self._found("runs_live", **page, **some)}
+        if State.SUCCEEDED in chosen:
+            found |= {run.id: run for run in self._found(f"runs_succeeded{of_flow}", **page, **named)}
+        if not chosen.isdisjoint({State.FAILED, State.CANCELLED}):
+            found |= {run.id: run for run in self._found("runs_unsuccessful", **page, **some)}
+        return [found[run_id] for run_id in sorted(found, reverse=True)][: page["limit"]]
+
+    def _found(self, name: str, **parameters: Any) -> list[Run]:
+        return [stored_run(row).run for row in self._rows(name, **parameters)]
 
     def add_run(self, stored: Stored) -> None:
         self._run("add_run", **self._columns(stored))

@@ -161,6 +161,23 @@ class Limiting:
         await queue.finish(claim, RAISED, retry_in=0)
         assert [claim.run.id for claim in await queue.claim(GPU, 2, "r3")] == [third.id]
 
+    @pytest.mark.parametrize("before", [State.QUEUED, State.CLAIMED, State.RUNNING])
+    async def test_a_run_that_was_replaced_says_by_which_and_for_which_limit(self, queue: Queue, before: State):
+        await _limit(queue, Limit(kind="label", name="gpu", slots=1, when_full=Full.REPLACE))
+        (old,) = await _runs(queue, 1, "gpu")
+        claims = await queue.claim(GPU, 1, "r1") if before is not State.QUEUED else []
+        for claim in claims if before is State.RUNNING else []:
+            await queue.started(claim, "ref")
+        (new,) = await _runs(queue, 1, "gpu")
+        said = f"replaced: the limit of label 'gpu', 1, was full, and run {new.id} came"
+        for claim in claims:
+            await queue.started(claim, "ref")
+            assert (await queue.get(old.id)).detail == said
+            await queue.finish(claim, RAISED, retry_in=0)
+            said += f"; {RAISED.detail}"
+        ended = await queue.get(old.id)
+        assert (ended.state, ended.reason, ended.detail) == (State.CANCELLED, Reason.CANCELLED, said)
+
     async def test_waiting_runs_of_a_limited_flow_are_counted_with_the_others(self, queue: Queue):
         await _limit(queue, Limit(kind="flow", name="add", slots=1))
         await _runs(queue, 2)

@@ -65,11 +65,10 @@ select id from runs
 where id >= %(prefix)s::text and id < (%(prefix)s::text || '{') collate "C" order by id limit %(limit)s;
 
 -- name: runs
--- A page of runs, newest first; states is a JSON list, empty for any.
+-- A page of runs in any state, newest first.
 select runs.*, s.labels, s.launcher as asked
 from runs join requirement_sets as s on s.id = runs.requirement_set
 where runs.id < %(before)s
-    and (%(states)s::text = '[]' or state in (select json_array_elements_text(%(states)s::json)))
 order by runs.id desc limit %(limit)s;
 
 -- name: runs_of_flow
@@ -77,7 +76,61 @@ order by runs.id desc limit %(limit)s;
 select runs.*, s.labels, s.launcher as asked
 from runs join requirement_sets as s on s.id = runs.requirement_set
 where runs.flow = %(flow)s and runs.id < %(before)s
-    and (%(states)s::text = '[]' or state in (select json_array_elements_text(%(states)s::json)))
+order by runs.id desc limit %(limit)s;
+
+-- name: runs_live
+-- The same of those that have not ended, of one flow or (null) of any; states is a JSON list. Each index of the claim
+-- is read as far as it has such runs, and no history (offset 0 keeps the planner from walking that by the ids instead).
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.id = any(array(
+    (select id from (
+        select id from runs
+        where state = 'scheduled' and id < %(before)s and (%(flow)s::text is null or flow = %(flow)s) offset 0
+    ) as live where jsonb_exists(%(states)s::jsonb, 'scheduled') order by id desc limit %(limit)s)
+    union all
+    (select id from (
+        select id from runs
+        where state = 'queued' and id < %(before)s and (%(flow)s::text is null or flow = %(flow)s) offset 0
+    ) as live where jsonb_exists(%(states)s::jsonb, 'queued') order by id desc limit %(limit)s)
+    union all
+    (select id from (
+        select id, state from runs
+        where state in ('claimed', 'running') and id < %(before)s and (%(flow)s::text is null or flow = %(flow)s)
+        offset 0
+    ) as live where jsonb_exists(%(states)s::jsonb, state) order by id desc limit %(limit)s)
+))
+order by runs.id desc limit %(limit)s;
+
+-- name: runs_unsuccessful
+-- The same of those that failed or were cancelled: a seek for each of the two.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.id = any(array(
+    (select id from runs
+    where jsonb_exists(%(states)s::jsonb, 'failed') and state = 'failed' and id < %(before)s
+        and (%(flow)s::text is null or flow = %(flow)s)
+    order by id desc limit %(limit)s)
+    union all
+    (select id from runs
+    where jsonb_exists(%(states)s::jsonb, 'cancelled') and state = 'cancelled' and id < %(before)s
+        and (%(flow)s::text is null or flow = %(flow)s)
+    order by id desc limit %(limit)s)
+))
+order by runs.id desc limit %(limit)s;
+
+-- name: runs_succeeded
+-- The same of those that succeeded, as most do: the newest runs are looked at until there are enough of them.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.state = 'succeeded' and runs.id < %(before)s
+order by runs.id desc limit %(limit)s;
+
+-- name: runs_succeeded_of_flow
+-- The same for one flow.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.flow = %(flow)s and runs.state = 'succeeded' and runs.id < %(before)s
 order by runs.id desc limit %(limit)s;
 
 -- name: add_run
@@ -382,15 +435,30 @@ delete from runs
 where id in (select json_array_elements_text(%(ids)s::json)) and state in ('succeeded', 'failed', 'cancelled');
 
 -- name: superseded
--- The versions that are not their flow's newest, and that no run names; reads all runs once.
+-- The versions that are not their flow's newest, and that no run names; reads all runs once, whatever the planner
+-- knows of them.
+with used as materialized (select distinct flow, version from runs)
 select f.registration from flows as f
 where f.version < (select max(version) from flows as n where n.name = f.name)
-    and not exists (select 1 from runs where runs.flow = f.name and runs.version = f.version)
+    and not exists (select 1 from used where used.flow = f.name and used.version = f.version)
 order by f.name, f.version;
 
--- name: remove_registration
--- One of them, unless a run has come to name it.
-delete from flows
-where name = %(flow)s and version = %(version)s
-    and version < (select max(version) from flows where name = %(flow)s)
-    and not exists (select 1 from runs where flow = %(flow)s and id > %(since)s and version = %(version)s);
+-- name: last_added
+-- The run that was added last; what is added later has a greater serial.
+select id from runs order by serial desc limit 1;
+
+-- name: serial_of
+-- Where a run stands in the order in which they were added.
+select serial from runs where id = %(id)s;
+
+-- name: remove_registrations
+-- Some of them, but for those that a run has come to name; the runs since are read once for all.
+with used as materialized (select distinct flow, version from runs where serial > %(since)s)
+delete from flows as f
+using unnest(
+    array(select json_array_elements_text(%(flows)s::json)),
+    array(select json_array_elements_text(%(versions)s::json)::bigint)
+) as named (name, version)
+where f.name = named.name collate "C" and f.version = named.version
+    and f.version < (select max(version) from flows as n where n.name = f.name)
+    and not exists (select 1 from used where used.flow = f.name and used.version = f.version);

@@ -49,11 +49,10 @@ where runs.flow = :flow and runs.key = :key and runs.key is not null;
 select id from runs where id >= :prefix and id < :prefix || '{' order by id limit :limit;
 
 -- name: runs
--- A page of runs, newest first; :states is a JSON list, empty for any. The plus keeps the claim's index out of it.
+-- A page of runs in any state, newest first.
 select runs.*, s.labels, s.launcher as asked
 from runs join requirement_sets as s on s.id = runs.requirement_set
 where runs.id < :before
-    and (:states = '[]' or +runs.state in (select value from json_each(:states)))
 order by runs.id desc limit :limit;
 
 -- name: runs_of_flow
@@ -61,7 +60,70 @@ order by runs.id desc limit :limit;
 select runs.*, s.labels, s.launcher as asked
 from runs join requirement_sets as s on s.id = runs.requirement_set
 where runs.flow = :flow and runs.id < :before
-    and (:states = '[]' or +runs.state in (select value from json_each(:states)))
+order by runs.id desc limit :limit;
+
+-- name: runs_live
+-- The same of those that have not ended, of one flow or (null) of any; states is a JSON list. Each index of the claim
+-- is read as far as it has such runs, and no history.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.serial in (
+    select serial from (
+        select serial from runs indexed by runs_scheduled
+        where state = 'scheduled' and id < :before and (:flow is null or flow = :flow)
+        order by id desc limit case when instr(:states, '"scheduled"') then :limit else 0 end
+    )
+    union all
+    select serial from (
+        select serial from runs indexed by runs_queued
+        where state = 'queued' and id < :before and (:flow is null or flow = :flow)
+        order by id desc limit case when instr(:states, '"queued"') then :limit else 0 end
+    )
+    union all
+    select serial from (
+        select serial from runs indexed by runs_taken
+        where state in ('claimed', 'running') and id < :before and (:flow is null or flow = :flow)
+            and +state in (select value from json_each(:states))
+        order by id desc limit :limit
+    )
+)
+order by runs.id desc limit :limit;
+
+-- name: runs_unsuccessful
+-- The same of those that failed or were cancelled: a seek for each of the two. What both have in common is said, since
+-- SQLite does not infer it.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.serial in (
+    select serial from (
+        select serial from runs indexed by runs_unsuccessful
+        where state in ('failed', 'cancelled') and state = 'failed' and id < :before
+            and (:flow is null or flow = :flow)
+        order by id desc limit case when instr(:states, '"failed"') then :limit else 0 end
+    )
+    union all
+    select serial from (
+        select serial from runs indexed by runs_unsuccessful
+        where state in ('failed', 'cancelled') and state = 'cancelled' and id < :before
+            and (:flow is null or flow = :flow)
+        order by id desc limit case when instr(:states, '"cancelled"') then :limit else 0 end
+    )
+)
+order by runs.id desc limit :limit;
+
+-- name: runs_succeeded
+-- The same of those that succeeded, as most do: the newest runs are looked at until there are enough of them. The plus
+-- keeps the claim's index out of it.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where +runs.state = 'succeeded' and runs.id < :before
+order by runs.id desc limit :limit;
+
+-- name: runs_succeeded_of_flow
+-- The same for one flow.
+select runs.*, s.labels, s.launcher as asked
+from runs join requirement_sets as s on s.id = runs.requirement_set
+where runs.flow = :flow and +runs.state = 'succeeded' and runs.id < :before
 order by runs.id desc limit :limit;
 
 -- name: add_run
@@ -312,9 +374,19 @@ where f.version < (select max(version) from flows as n where n.name = f.name)
     and (f.name, f.version) not in (select flow, version from runs)
 order by f.name, f.version;
 
--- name: remove_registration
--- One of them, unless a run has come to name it.
+-- name: last_added
+-- The run that was added last; what is added later has a greater serial, as long as this run is there.
+select id from runs order by serial desc limit 1;
+
+-- name: serial_of
+-- Where a run stands in the order in which they were added.
+select serial from runs where id = :id;
+
+-- name: remove_registrations
+-- Some of them, but for those that a run has come to name; the runs since are read once for all.
 delete from flows
-where name = :flow and version = :version
-    and version < (select max(version) from flows where name = :flow)
-    and not exists (select 1 from runs where flow = :flow and id > :since and version = :version);
+where (name, version) in (
+        select f.value, v.value from json_each(:flows) as f join json_each(:versions) as v on v.key = f.key
+    )
+    and version < (select max(version) from flows as n where n.name = flows.name)
+    and (name, version) not in (select flow, version from runs where serial > :since);

@@ -1,0 +1,5 @@
+-- safe: an index, and nothing else
+-- Why: the few runs that did not succeed are looked for among all that did. Those that did cost nothing.
+-- Cost: reads the runs once, and keeps writers waiting meanwhile.
+
+create index runs_unsuccessful on runs (state, id) where state in ('failed', 'cancelled');
