@@ -228,7 +228,7 @@ class StoreQueue(ABC):
 
     async def _rest(self, rule: Pruning, *, dry_run: bool) -> AsyncIterator[Pruned]:
         """What is no run, part by part."""
-        since = "" if dry_run else await self._write(lambda store: store.last_added())
+        since = "" if dry_run else await self._write(lambda store: store.last_added(), holds=(Holds.LIMITS,))
         found = await self._read(lambda store: pruning.unused(store, rule, self._moment(), since))
         if dry_run:
             agents = await self._read(lambda store: presence.dead(store, self._clock.now()))
@@ -236,7 +236,7 @@ class StoreQueue(ABC):
             return
         for start in range(0, max(1, len(found.registrations)), pruning.PAGE):
             part = found.registrations[start : start + pruning.PAGE]
-            yield await self._write(partial(self._remove, found, part))
+            yield await self._write(partial(self._remove, found, part), holds=(Holds.LIMITS,))
 
     def _remove(self, found: pruning.Unused, part: Collection[Registration], store: Store) -> Pruned:
         return pruning.prune_rest(store, found, part, self._moment())

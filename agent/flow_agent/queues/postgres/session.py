@@ -18,7 +18,7 @@ from flow_agent.model import AgentInfo, Limit, Registration, Run
 from flow_agent.queues.migrations import too_new_now
 from flow_agent.queues.postgres import migrate
 from flow_agent.queues.postgres.connection import Connection, Database
-from flow_agent.queues.postgres.statements import PostgresStatements
+from flow_agent.queues.postgres.statements import PostgresStatements, escaped
 from flow_agent.queues.rules import Moment, Stored
 from flow_agent.queues.store import Holds
 from flow_agent.queues.tables.agents import Agents
@@ -212,7 +212,7 @@ class Session(PostgresStatements, Flows, Limits, Logs, Agents, History):
     def remove_registrations(self, named: Collection[tuple[str, int]], since: str) -> int:
         self._run("limits_lock")  # whoever adds runs has found what they name, and has committed them
         # They travel as JSON, which would bring back what may not be stored.
-        return super().remove_registrations([(_escaped(flow), version) for flow, version in named], since)
+        return super().remove_registrations([(escaped(flow), version) for flow, version in named], since)
 
     def remove_limit(self, kind: str, name: str) -> bool:
         self._hold("limits_lock")

@@ -25,11 +25,12 @@ _ESCAPE = "\U0010fffe"
 def _storable(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
     """PostgreSQL takes no text with a NUL in it."""
     if any(isinstance(value, str) and ("\0" in value or _ESCAPE in value) for value in parameters.values()):
-        return {name: _escaped(value) if isinstance(value, str) else value for name, value in parameters.items()}
+        return {name: escaped(value) if isinstance(value, str) else value for name, value in parameters.items()}
     return parameters
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """As it can be stored, a NUL in it too."""
     return text.replace(_ESCAPE, f"{_ESCAPE}1").replace("\0", f"{_ESCAPE}0")
 
 
