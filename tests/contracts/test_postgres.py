@@ -582,7 +582,7 @@ async def test_listing_by_state_reads_no_history(postgres_url):
                 ("runs_succeeded_of_flow", "add"),
             ]:
                 asked = {"states": states, "flow": flow, "before": "{", "limit": 50}
-                text = f"explain (format json) {postgres.session.SQL[name]}"
+                text = f"explain (format json) {statements.SQL[name]}"
                 (plan,) = connection.execute(text, asked).fetchone()
                 scans = [each for each in nodes(plan[0]["Plan"]) if each.get("Relation Name") == "runs"]
                 assert scans

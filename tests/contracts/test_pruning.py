@@ -10,6 +10,7 @@ import pytest
 from flow_agent.errors import NotFound
 from flow_agent.model import Pruning, Submission
 from flow_agent.queues import memory, postgres, pruning, sqlite
+from flow_agent.queues.postgres import statements
 from flow_agent.testing.queue_contract.common import SUCCEEDED, agent, lines, registration, running
 from flow_agent.testing.queue_contract.pruning import ids, pruned
 
@@ -157,7 +158,7 @@ async def test_many_unused_versions_go_in_moments_whatever_has_run_lately(postgr
             connection.execute("vacuum analyze runs")
             (last,) = connection.execute("select max(serial) from runs").fetchone()
             asked = {"flows": '["add"]', "versions": "[1]", "since": last}
-            text = f"explain (format json) {postgres.session.SQL['remove_registrations']}"
+            text = f"explain (format json) {statements.SQL['remove_registrations']}"
             (plan,) = connection.execute(text, asked).fetchone()
         assert "runs_pkey" in json.dumps(plan)
         with anyio.fail_after(15):  # a look at the runs for each version takes a minute

@@ -270,7 +270,7 @@ async def test_too_many_things_are_refused_and_nothing_of_them_happens(service):
     runs = gzip.compress(json.dumps({"submissions": [{"flow": "x"}] * 20_000}).encode())
     async with http.open_queue(service.url, options={"token": token}) as queue:
         with pytest.raises(QueueError, match="300000 bytes"):
-            await queue.submit([Submission(flow="add")] * 10_001)
+            await queue.submit([Submission(flow="add", priority=n) for n in range(10_001)])
     assert (await post(service, "submit", token, content=runs, headers={"Content-Encoding": "gzip"})).status_code in (
         413,
         422,
