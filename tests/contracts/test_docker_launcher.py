@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -226,6 +228,59 @@ async def test_a_python_that_ends_at_once_is_told_with_its_words(
         await attempts(sees, image="broken-python:1")
     assert docker_engine.containers() == []
     engine.sdk.remove_image("broken-python:1", force=True)
+    engine.close()
+
+
+def made(engine: Any, name: str, files: dict[str, tuple[str, int]], base: str = IMAGE, **conf: Any) -> None:
+    """An image called ``name`` with further ``files``."""
+    container = engine.sdk.create_container(base, ["python3"])["Id"]
+    engine.sdk.put_archive(container, "/", archive_of(files))
+    engine.sdk.commit(container, *name.split(":"), conf=conf)
+    engine.sdk.remove_container(container, v=True)
+
+
+def shadowed() -> dict[str, Any]:
+    return {"path": sys.path, "cwd": os.getcwd(), "hash": os.environ.get("PYTHONHASHSEED"), "seeded": hash("a")}
+
+
+@pytest.mark.parametrize("variable", [{}, {"PYTHONPATH": "/app"}])
+@pytest.mark.parametrize("env", [{}, {"PYTHONUTF8": "1"}])  # what is read at its start needs an interpreter of its own
+async def test_modules_in_the_folder_of_an_image_are_those_of_its_flow_alone(
+    attempts: Containers, docker_engine: DockerEngine, variable: dict[str, str], env: dict[str, str]
+) -> None:
+    engine = docker_engine.connect()
+    names = ("json", "signal", "select", "fcntl", "contextlib", "base64", "traceback", "urllib", "cloudpickle")
+    files = {f"app/{name}.py": ("print('shadow')\n", 0o644) for name in (*names, *(() if variable else ("types",)))}
+    given = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONHASHSEED": "7", **variable}
+    made(engine, "shadows:1", files, WorkingDir="/app", Env=[f"{name}={value}" for name, value in given.items()])
+    try:
+        attempt = await attempts(shadowed, image="shadows:1", env=env, secrets=("correct horse battery",))
+        found = await value(attempt)
+    finally:
+        engine.sdk.remove_image("shadows:1", force=True)
+        engine.close()
+    assert found["cwd"] == "/app"
+    assert found["path"].count("/app") == len(variable)
+    if variable:
+        assert found["path"].index("/app") < found["path"].index(f"/usr/local/lib/{MINOR}")
+    assert found["hash"] == "7"
+
+
+async def test_the_python_of_an_image_may_be_called_otherwise_when_its_name_has_moved(
+    attempts: Containers, docker_engine: DockerEngine
+) -> None:
+    engine = docker_engine.connect()
+    for kept, name in (("python", "first"), ("python3", "second")):
+        other = {"python": "python3", "python3": "python"}[kept]
+        script = f"#!/usr/local/bin/{MINOR}\n"
+        files = {f"only/{kept}": (f"{script}import sys; exec(sys.argv[2])\n", 0o755)}
+        made(engine, f"moving:{name}", files, Env=["PATH=/only"])
+        assert other not in files
+    for name in ("first", "second", "first"):
+        engine.sdk.tag(f"moving:{name}", "moving", "now")
+        assert (await value(await attempts(shadowed, image="moving:now")))["cwd"]
+    for name in ("first", "second", "now"):
+        engine.sdk.remove_image(f"moving:{name}", force=True)
     engine.close()
 
 

@@ -144,8 +144,9 @@ class Ending:
             keep.end()
 
 
-def main() -> int:
-    """Be the first process; the exit code is that of the attempt, as a shell has it."""
+def main(path: list[str]) -> int:
+    """Be the first process; the exit code is that of the attempt, as a shell has it. ``path`` is ``sys.path`` as the
+    attempt shall have it: what lies beside its flow is nothing that the keeper, which holds secrets, may import."""
     os.set_blocking(OUT, True)
     linux.become_subreaper()
     linux.hide_memory()
@@ -171,7 +172,7 @@ def main() -> int:
         os.write(OUT, line(failed=str(error)))
         return 1
     if attempt is None:  # this is its process
-        forked.main()
+        forked.main(path)
     os.write(OUT, line(hello={"python": list(sys.version_info[:3]), "pid": attempt.pid}))
     for descriptor in (IN, OUT):
         os.set_blocking(descriptor, False)

@@ -12,11 +12,13 @@ from flow_agent.errors import LaunchError
 from flow_agent.host_options import host_config
 from flow_agent.launchers.luggage import RUN, RUNNER
 from flow_agent.model import Json, LaunchSpec, Reason
+from flow_agent.runner.first import ORDER
 
 PLACE = options.PLACE
 """Where the volume with runner and folder lies in the container."""
 FOLDER = f"{PLACE}/{RUN}"
-BEGIN = f"""import json, os, sys
+BEGIN = f"""{ORDER}
+import json
 if sys.version_info < (3, 11):
     sys.stdout.write(json.dumps({{"old": "%d.%d.%d" % tuple(sys.version_info[:3])}}) + "\\n")
     sys.exit(3)
@@ -37,12 +39,12 @@ try:
 except OSError as error:
     print(json.dumps({{"denied": str(error)}}))
     sys.exit(4)
-sys.path[:] = ["{PLACE}/{RUNNER}"] + [place for place in sys.path if place]
+sys.path.insert(0, "{PLACE}/{RUNNER}")
 from flow_agent.launchers.contained import main
-sys.exit(main())
+sys.exit(main(["{PLACE}/{RUNNER}"] + theirs))
 """
 """What the interpreter of an image is given, whichever that is: it takes the luggage from its standard input, as far as
-it comes that way, and goes on as the keeper. The folder in which it starts is none of its modules'."""
+it comes that way, and goes on as the keeper."""
 OWN_NETWORKS = frozenset({"bridge", "default", "none"})
 """Networks that give a container no more than it has anyway."""
 UNBOUNDED = "1000000g"
