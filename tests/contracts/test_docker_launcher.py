@@ -168,6 +168,31 @@ async def test_a_large_return_value_is_fetched_as_a_file(attempts: Containers) -
     assert len(await value(attempt)) == 3_000_000
 
 
+def returns_a_secret(pickled: bool) -> Any:
+    secret = os.environ["TOKEN"]
+    return {secret: {1, 2}} if pickled else [f"so: {secret}"]
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+async def test_a_return_value_that_holds_a_secret_arrives_and_does_not_stand_in_the_log(
+    attempts: Containers, docker_engine: DockerEngine, pickled: bool
+) -> None:
+    planted = 'correct "horse" bättery'
+    attempt = await attempts(returns_a_secret, secrets=(planted,), env={"TOKEN": planted}, given={"pickled": pickled})
+    ending = await attempt.end()
+    engine = docker_engine.connect()
+    (container,) = engine.sdk.containers(all=True)
+    logs = engine.sdk.logs(container["Id"]).decode()
+    engine.close()
+    assert "horse" not in logs
+    assert '"exit"' in logs
+    assert ending.result is not None
+    found = Path(ending.result).read_bytes()
+    assert (pickle.loads(found) if pickled else json.loads(found)) == (
+        {planted: {1, 2}} if pickled else [f"so: {planted}"]
+    )
+
+
 async def test_a_large_payload_is_copied(attempts: Containers) -> None:
     spec = attempts.spec(sees)
     Path(spec.folder, "payload", "large").write_bytes(os.urandom(6_000_000))
