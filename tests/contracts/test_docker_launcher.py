@@ -457,6 +457,16 @@ async def test_the_container_of_an_earlier_claim_is_in_nobodys_way(attempts: Con
     assert (await Launched(attempts.launcher, ref).end()).code == 0
 
 
+def ends_process_1() -> None:
+    os.kill(1, 15)
+    time.sleep(30)
+
+
+async def test_a_flow_that_ends_process_1_may_have_done_it_itself(attempts: Containers) -> None:
+    ending = await (await attempts(ends_process_1)).end()
+    assert "or by the flow itself" in (ending.lost or "")
+
+
 async def test_a_container_that_somebody_kills_or_stops_is_lost(
     attempts: Containers, docker_engine: DockerEngine
 ) -> None:
@@ -464,7 +474,7 @@ async def test_a_container_that_somebody_kills_or_stops_is_lost(
     ends = (
         (engine.sdk.kill, "killed or removed from outside"),
         (partial(engine.sdk.remove_container, force=True, v=True), "removed"),
-        (engine.sdk.stop, "stopped by somebody else"),
+        (engine.sdk.stop, "by somebody else (`docker stop`)"),
     )
     for end, words in ends:
         attempt = await attempts(sleeps)

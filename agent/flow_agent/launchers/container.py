@@ -8,7 +8,8 @@ from typing import Any
 
 from flow_agent import container_options as options
 from flow_agent.engine.client import Engine
-from flow_agent.errors import LaunchError
+from flow_agent.engine.errors import told
+from flow_agent.errors import EngineError, LaunchError
 from flow_agent.host_options import host_config
 from flow_agent.launchers.luggage import RUN, RUNNER
 from flow_agent.model import Json, LaunchSpec, Reason
@@ -45,6 +46,7 @@ sys.exit(main(["{PLACE}/{RUNNER}"] + theirs))
 """
 """What the interpreter of an image is given, whichever that is: it takes the luggage from its standard input, as far as
 it comes that way, and goes on as the keeper."""
+_OF_SDK = "expected arguments of create_host_config of the Docker SDK; a size is bytes, or text as '64m'"
 OWN_NETWORKS = frozenset({"bridge", "default", "none"})
 """Networks that give a container no more than it has anyway."""
 UNBOUNDED = "1000000g"
@@ -94,13 +96,14 @@ def config(
     asked = spec.container
     further = asked.get("host_config", {})
     networks = asked.get("networks") or ([network] if network and "network_mode" not in further else [])
+    what = f"the host_config of flow {spec.flow!r} cannot be"
     try:
-        host = engine.sdk.create_host_config(**further)
+        host = told(what, engine.address.shown, lambda: engine.sdk.create_host_config(**further))
     except (TypeError, ValueError) as error:
-        raise LaunchError(
-            f"the host_config of flow {spec.flow!r} cannot be: {error}",
-            hint="expected arguments of create_host_config of the Docker SDK",
-        ) from None
+        raise LaunchError(f"{what}: {error}", hint=_OF_SDK) from None
+    except EngineError as error:
+        blamed = [f"{name} is {value!r}" for name, value in further.items() if f"({value})" in str(error)]
+        raise LaunchError("; ".join([str(error), *blamed]), hint=_OF_SDK) from None
     host |= _limits(asked)
     if networks:
         host["NetworkMode"] = networks[0]
