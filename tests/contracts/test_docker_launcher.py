@@ -28,6 +28,7 @@ from flow_agent.testing.launcher_contract import (
     raises,
     sleeps,
 )
+from images import with_older_python
 from servers.docker_engine import DockerEngine
 from servers.docker_image import IMAGE, MINOR, archive_of
 
@@ -220,23 +221,39 @@ async def test_an_image_that_will_not_do_is_a_launch_error(
     assert docker_engine.containers() == []
 
 
+async def test_a_python_that_is_truly_old_is_told_with_its_version(
+    attempts: Containers, docker_engine: DockerEngine
+) -> None:
+    engine = docker_engine.connect()
+    with with_older_python(engine) as (image, version), pytest.raises(LaunchError, match="has Python") as raised:
+        await attempts(sees, image=image)
+    assert f"has Python {version}, expected 3.11 or newer" in str(raised.value)
+    engine.close()
+
+
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("asked", "words", "way"),
     [
-        ({"user": "nobody-here"}, "unable to find user nobody-here"),
-        ({"ports": ["99999"]}, "a port is '99999'"),
-        ({"volumes": ["/data/../etc:/x"]}, "a volume is '/data/../etc:/x'"),
-        ({"networks": ["bridge", "not-there"]}, "network not-there not found"),
-        ({"networks": ["none", "bridge"]}, "'none' beside others"),
+        ({"user": "nobody-here"}, "unable to find user nobody-here", ""),
+        ({"ports": ["99999"]}, "a port is '99999'", ""),
+        ({"volumes": ["/data/../etc:/x"]}, "a volume is '/data/../etc:/x'", ""),
+        ({"networks": ["bridge", "not-there"]}, "network not-there not found", "docker network create not-there"),
+        ({"networks": ["not-there"]}, "network not-there not found", "docker network create not-there"),
+        ({"networks": ["none", "bridge"]}, "'none' beside others", ""),
+        ({"cpus": 5000}, "Range of CPUs is from 0.01 to ", f"ask for at most {os.cpu_count()}.00"),
+        ({"gpus": "all"}, "could not select device driver", "NVIDIA's Container Toolkit"),
+        ({"host_config": {"shm_size": "lots"}}, "shm_size is 'lots'", "text as '64m'"),
     ],
 )
 async def test_what_no_container_can_be_is_told_once(
-    tmp_path: Path, docker_engine: DockerEngine, asked: dict[str, Any], words: str
+    tmp_path: Path, docker_engine: DockerEngine, asked: dict[str, Any], words: str, way: str
 ) -> None:
-    async with containers(tmp_path, docker_engine, allow=("volumes:/data", "networks", "ports")) as attempts:
+    allow = ("volumes:/data", "networks", "ports", "gpus", "host_config")
+    async with containers(tmp_path, docker_engine, allow=allow) as attempts:
         with pytest.raises(LaunchError) as raised:
             await attempts(sees, container=asked)
     assert (raised.value.transient, words in str(raised.value)) == (False, True), raised.value
+    assert way in (raised.value.hint or ""), raised.value.hint
     assert docker_engine.containers() == []
 
 
