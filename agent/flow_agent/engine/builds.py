@@ -54,7 +54,7 @@ class Build:
         from docker.types.daemon import CancellableStream  # noqa: PLC0415 - only where one is interrupted
 
         self.interrupted = True
-        if self._stream is not None:  # the SDK gives no other way to the connection
+        with contextlib.suppress(Exception):  # it is over, or the SDK finds no socket, as with SSH
             CancellableStream(self._stream, inspect.getgeneratorlocals(self._stream)["response"]).close()
 
     def hears(self, stream: Any) -> Any:
