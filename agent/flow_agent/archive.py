@@ -12,20 +12,22 @@ from pathlib import Path
 
 import flow_agent
 from flow_agent.home import make_private
+from flow_agent.runner.first import ORDER
 
-MAIN = """import sys
+MAIN = f"""{ORDER}
 if sys.version_info < (3, 11):
     sys.exit("this is Python %d.%d, expected 3.11 or newer" % sys.version_info[:2])
 if sys.argv[1] == "zygote":
     from flow_agent.launchers.zygote import main
+    sys.path[:] = theirs
     main(*sys.argv[2:])
 elif sys.argv[1] == "image":
     from flow_agent.runner.image import main
-    sys.exit(main(sys.argv[2:]))
+    sys.exit(main(sys.argv[2:], theirs))
 else:
     from flow_agent.runner.main import main
     if sys.argv[1] != "check":
-        sys.exit(main(sys.argv[1]))
+        sys.exit(main(sys.argv[1], theirs))
 """
 PARTS = (
     "__init__.py",

@@ -22,6 +22,8 @@ _HARMLESS = frozenset({"PATH", "USER", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH"
 """Variables of a process that loads what somebody stored: no secrets, and no home, whose files may hold some."""
 _LAST_OUTPUT = 2.0
 """Seconds that a program which the file started may keep its output open after the file has ended."""
+_TIDYING = 90.0
+"""Seconds for removing what was stored, by a process that is told to end meanwhile."""
 
 
 async def collect(target: str, *, labels: Iterable[str] = (), on_output: Callable[[str], object]) -> list[Registration]:
@@ -76,6 +78,12 @@ async def _in_child(
                 code = await process.wait()
                 _end_group(process.pid)
                 tasks.cancel_scope.deadline = anyio.current_time() + _LAST_OUTPUT
+        except BaseException:
+            if os.fstat(answer.fileno()).st_size and process.returncode is None:  # it stores, see ``collect_child``
+                process.terminate()
+                with anyio.move_on_after(_TIDYING, shield=True):
+                    await process.wait()
+            raise
         finally:
             _end_group(process.pid)
             with anyio.move_on_after(5, shield=True):

@@ -3,7 +3,8 @@
 It is asked by its second argument, a JSON table: ``target`` and ``labels``; and ``stored`` for what lies in a storage
 already: the ``file`` that was fetched, its ``kind`` (``pickle`` or ``script``), the description of its ``storage``, the
 ``flow`` that is wanted (null: all), its ``location`` (null: the storage says it), and the ``digest`` and ``size`` of a
-pickle. It answers with registrations, or with an error, on the descriptor that is its first argument.
+pickle. It answers with registrations, or with an error, on the descriptor that is its first argument. An empty line
+there says that it has begun to store: from then on SIGTERM has it remove what was stored.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Literal
@@ -37,8 +39,10 @@ def child() -> None:
     # The author's folder is no place for our leftovers.
     sys.dont_write_bytecode = True
     try:
-        registrations = _collected(request["target"], request["labels"], request.get("stored"))
+        registrations = _collected(request["target"], request["labels"], request.get("stored"), lambda: _begin(answer))
         found: dict[str, Any] = {"registrations": [each.to_json() for each in registrations]}
+    except KeyboardInterrupt:  # what was stored is removed
+        os._exit(1)
     except FlowAgentError as error:
         kind = "InvalidInput" if isinstance(error, InvalidInput) else "RegistrationError"
         shown = getattr(error, "traceback", "")
@@ -53,14 +57,30 @@ def child() -> None:
     os._exit(0)
 
 
-def _collected(target: str, labels: Iterable[str], lies: Mapping[str, Any] | None) -> list[Registration]:
+def _begin(answer: int) -> None:
+    """What is stored from here on is removed again if we are told to end."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    os.write(answer, b"\n")
+
+
+def _collected(
+    target: str, labels: Iterable[str], lies: Mapping[str, Any] | None, begin: Callable[[], object]
+) -> list[Registration]:
     place, name = _parsed(target) if lies is None else (target, lies["flow"])
     try:
         if lies is None:
-            return build_registrations(_defined(place, name), labels=labels)
+            flows = _defined(place, name)
+            begin()
+            return build_registrations(flows, labels=labels)
         pickled = lies["kind"] == "pickle"
         flows = _placed(lies, [_unpickled(target, lies)] if pickled else _script(target, lies))
         if lies["location"] is None:
+            begin()
             return build_registrations(flows, labels=labels)
         found = Stored(kind=lies["kind"], location=lies["location"], digest=lies["digest"], size=lies["size"])
         return [described(flow, found, frozenset(labels)) for flow in flows]

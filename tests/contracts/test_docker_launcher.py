@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -26,6 +28,7 @@ from flow_agent.testing.launcher_contract import (
     raises,
     sleeps,
 )
+from images import with_older_python
 from servers.docker_engine import DockerEngine
 from servers.docker_image import IMAGE, MINOR, archive_of
 
@@ -166,6 +169,31 @@ async def test_a_large_return_value_is_fetched_as_a_file(attempts: Containers) -
     assert len(await value(attempt)) == 3_000_000
 
 
+def returns_a_secret(pickled: bool) -> Any:
+    secret = os.environ["TOKEN"]
+    return {secret: {1, 2}} if pickled else [f"so: {secret}"]
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+async def test_a_return_value_that_holds_a_secret_arrives_and_does_not_stand_in_the_log(
+    attempts: Containers, docker_engine: DockerEngine, pickled: bool
+) -> None:
+    planted = 'correct "horse" bättery'
+    attempt = await attempts(returns_a_secret, secrets=(planted,), env={"TOKEN": planted}, given={"pickled": pickled})
+    ending = await attempt.end()
+    engine = docker_engine.connect()
+    (container,) = engine.sdk.containers(all=True)
+    logs = engine.sdk.logs(container["Id"]).decode()
+    engine.close()
+    assert "horse" not in logs
+    assert '"exit"' in logs
+    assert ending.result is not None
+    found = Path(ending.result).read_bytes()
+    assert (pickle.loads(found) if pickled else json.loads(found)) == (
+        {planted: {1, 2}} if pickled else [f"so: {planted}"]
+    )
+
+
 async def test_a_large_payload_is_copied(attempts: Containers) -> None:
     spec = attempts.spec(sees)
     Path(spec.folder, "payload", "large").write_bytes(os.urandom(6_000_000))
@@ -193,23 +221,39 @@ async def test_an_image_that_will_not_do_is_a_launch_error(
     assert docker_engine.containers() == []
 
 
+async def test_a_python_that_is_truly_old_is_told_with_its_version(
+    attempts: Containers, docker_engine: DockerEngine
+) -> None:
+    engine = docker_engine.connect()
+    with with_older_python(engine) as (image, version), pytest.raises(LaunchError, match="has Python") as raised:
+        await attempts(sees, image=image)
+    assert f"has Python {version}, expected 3.11 or newer" in str(raised.value)
+    engine.close()
+
+
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("asked", "words", "way"),
     [
-        ({"user": "nobody-here"}, "unable to find user nobody-here"),
-        ({"ports": ["99999"]}, "a port is '99999'"),
-        ({"volumes": ["/data/../etc:/x"]}, "a volume is '/data/../etc:/x'"),
-        ({"networks": ["bridge", "not-there"]}, "network not-there not found"),
-        ({"networks": ["none", "bridge"]}, "'none' beside others"),
+        ({"user": "nobody-here"}, "unable to find user nobody-here", ""),
+        ({"ports": ["99999"]}, "a port is '99999'", ""),
+        ({"volumes": ["/data/../etc:/x"]}, "a volume is '/data/../etc:/x'", ""),
+        ({"networks": ["bridge", "not-there"]}, "network not-there not found", "docker network create not-there"),
+        ({"networks": ["not-there"]}, "network not-there not found", "docker network create not-there"),
+        ({"networks": ["none", "bridge"]}, "'none' beside others", ""),
+        ({"cpus": 5000}, "Range of CPUs is from 0.01 to ", f"ask for at most {os.cpu_count()}.00"),
+        ({"gpus": "all"}, "could not select device driver", "NVIDIA's Container Toolkit"),
+        ({"host_config": {"shm_size": "lots"}}, "shm_size is 'lots'", "text as '64m'"),
     ],
 )
 async def test_what_no_container_can_be_is_told_once(
-    tmp_path: Path, docker_engine: DockerEngine, asked: dict[str, Any], words: str
+    tmp_path: Path, docker_engine: DockerEngine, asked: dict[str, Any], words: str, way: str
 ) -> None:
-    async with containers(tmp_path, docker_engine, allow=("volumes:/data", "networks", "ports")) as attempts:
+    allow = ("volumes:/data", "networks", "ports", "gpus", "host_config")
+    async with containers(tmp_path, docker_engine, allow=allow) as attempts:
         with pytest.raises(LaunchError) as raised:
             await attempts(sees, container=asked)
     assert (raised.value.transient, words in str(raised.value)) == (False, True), raised.value
+    assert way in (raised.value.hint or ""), raised.value.hint
     assert docker_engine.containers() == []
 
 
@@ -226,6 +270,59 @@ async def test_a_python_that_ends_at_once_is_told_with_its_words(
         await attempts(sees, image="broken-python:1")
     assert docker_engine.containers() == []
     engine.sdk.remove_image("broken-python:1", force=True)
+    engine.close()
+
+
+def made(engine: Any, name: str, files: dict[str, tuple[str, int]], base: str = IMAGE, **conf: Any) -> None:
+    """An image called ``name`` with further ``files``."""
+    container = engine.sdk.create_container(base, ["python3"])["Id"]
+    engine.sdk.put_archive(container, "/", archive_of(files))
+    engine.sdk.commit(container, *name.split(":"), conf=conf)
+    engine.sdk.remove_container(container, v=True)
+
+
+def shadowed() -> dict[str, Any]:
+    return {"path": sys.path, "cwd": os.getcwd(), "hash": os.environ.get("PYTHONHASHSEED"), "seeded": hash("a")}
+
+
+@pytest.mark.parametrize("variable", [{}, {"PYTHONPATH": "/app"}])
+@pytest.mark.parametrize("env", [{}, {"PYTHONUTF8": "1"}])  # what is read at its start needs an interpreter of its own
+async def test_modules_in_the_folder_of_an_image_are_those_of_its_flow_alone(
+    attempts: Containers, docker_engine: DockerEngine, variable: dict[str, str], env: dict[str, str]
+) -> None:
+    engine = docker_engine.connect()
+    names = ("json", "signal", "select", "fcntl", "contextlib", "base64", "traceback", "urllib", "cloudpickle")
+    files = {f"app/{name}.py": ("print('shadow')\n", 0o644) for name in (*names, *(() if variable else ("types",)))}
+    given = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONHASHSEED": "7", **variable}
+    made(engine, "shadows:1", files, WorkingDir="/app", Env=[f"{name}={value}" for name, value in given.items()])
+    try:
+        attempt = await attempts(shadowed, image="shadows:1", env=env, secrets=("correct horse battery",))
+        found = await value(attempt)
+    finally:
+        engine.sdk.remove_image("shadows:1", force=True)
+        engine.close()
+    assert found["cwd"] == "/app"
+    assert found["path"].count("/app") == len(variable)
+    if variable:
+        assert found["path"].index("/app") < found["path"].index(f"/usr/local/lib/{MINOR}")
+    assert found["hash"] == "7"
+
+
+async def test_the_python_of_an_image_may_be_called_otherwise_when_its_name_has_moved(
+    attempts: Containers, docker_engine: DockerEngine
+) -> None:
+    engine = docker_engine.connect()
+    for kept, name in (("python", "first"), ("python3", "second")):
+        other = {"python": "python3", "python3": "python"}[kept]
+        script = f"#!/usr/local/bin/{MINOR}\n"
+        files = {f"only/{kept}": (f"{script}import sys; exec(sys.argv[2])\n", 0o755)}
+        made(engine, f"moving:{name}", files, Env=["PATH=/only"])
+        assert other not in files
+    for name in ("first", "second", "first"):
+        engine.sdk.tag(f"moving:{name}", "moving", "now")
+        assert (await value(await attempts(shadowed, image="moving:now")))["cwd"]
+    for name in ("first", "second", "now"):
+        engine.sdk.remove_image(f"moving:{name}", force=True)
     engine.close()
 
 
@@ -377,6 +474,16 @@ async def test_the_container_of_an_earlier_claim_is_in_nobodys_way(attempts: Con
     assert (await Launched(attempts.launcher, ref).end()).code == 0
 
 
+def ends_process_1() -> None:
+    os.kill(1, 15)
+    time.sleep(30)
+
+
+async def test_a_flow_that_ends_process_1_may_have_done_it_itself(attempts: Containers) -> None:
+    ending = await (await attempts(ends_process_1)).end()
+    assert "or by the flow itself" in (ending.lost or "")
+
+
 async def test_a_container_that_somebody_kills_or_stops_is_lost(
     attempts: Containers, docker_engine: DockerEngine
 ) -> None:
@@ -384,7 +491,7 @@ async def test_a_container_that_somebody_kills_or_stops_is_lost(
     ends = (
         (engine.sdk.kill, "killed or removed from outside"),
         (partial(engine.sdk.remove_container, force=True, v=True), "removed"),
-        (engine.sdk.stop, "stopped by somebody else"),
+        (engine.sdk.stop, "by somebody else (`docker stop`)"),
     )
     for end, words in ends:
         attempt = await attempts(sleeps)

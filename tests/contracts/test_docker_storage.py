@@ -17,15 +17,17 @@ from flow_agent.errors import RegistrationError
 from flow_agent.model import Registration
 from flow_agent.registration import build_registrations
 from flow_agent.registration import discard as discard_registration
+from flow_agent.run_configs import LocalRun
 from flow_agent.storages import Docker, image_check
 from flow_agent.testing.storage_contract import Secrets
-from images import names, without_further_images
+from images import everything, names, with_older_python, without_further_images
 from servers.docker_engine import DockerEngine
 from servers.docker_image import IMAGE, MINOR
 from servers.registry import PASSWORD, USER, Registry, registry_running
 
 SCRIPT = """
 from flow_agent import flow
+from flow_agent.run_configs import LocalRun
 from flow_agent.storages import Docker
 
 @flow(name="scripted", storage=Docker(stored_as_script=True))
@@ -245,17 +247,59 @@ def test_what_did_not_change_is_not_built_again(
 # Errors of building
 
 
-def test_the_failing_step_and_its_output_are_told(make: Make, engine: Engine) -> None:
-    before = names(engine)
+@pytest.mark.parametrize("way", ["base", "dockerfile"])
+def test_the_failing_step_and_its_output_are_told_and_nothing_stays(
+    way: str, make: Make, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the steps before it, or the whole of the dockerfile, have made images without a name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nENV UNIQUE={way}\n")
+    kept = registered(make(extra_dockerfile_commands=["ENV SHARED=1"]))
+    before = everything(engine)
     code = "import sys; print('on its way'); sys.exit('this went wrong')"
     command = f"RUN {json.dumps(['python3', '-c', code])}"
-    error = failure(make(extra_dockerfile_commands=["ENV A=b", command, "ENV C=d"]))
+    given = {"dockerfile": "Dockerfile"} if way == "dockerfile" else {}
+    error = failure(make(extra_dockerfile_commands=["ENV SHARED=1", "ENV A=b", command, "ENV C=d"], **given))
     text = str(error)
-    assert "step 3/5, RUN" in text
+    assert "step 4/6, RUN" in text
     assert "ended with exit code 1" in text
     assert "this went wrong" in text
     assert "on its way" in text
-    assert names(engine) == before
+    assert everything(engine) == before
+    assert engine.sdk.inspect_image(kept.location["image"])
+
+
+def test_the_output_of_a_failing_step_is_told_without_its_colours(make: Make) -> None:
+    code = "print('\\x1b[91mred\\x1b[0m'); [print('\\x1b[0m') for _ in range(60)]; raise SystemExit(1)"
+    error = str(failure(make(extra_dockerfile_commands=[f"RUN {json.dumps(['python3', '-c', code])}"])))
+    assert error.endswith("its output:\n  red")
+
+
+def test_a_base_image_without_pip_is_told(make: Make) -> None:
+    error = failure(make(python_dependencies=["anything"]))
+    assert "No module named pip" in str(error)
+    assert "the base image has no pip" in str(error.hint)
+
+
+def test_an_image_from_scratch_is_told(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    monkeypatch.chdir(tmp_path)
+    assert "FROM scratch has nothing in it" in str(failure(make(dockerfile="Dockerfile")).hint)
+
+
+def test_a_dockerfile_that_is_a_folder_is_told(make: Make, tmp_path: Path) -> None:
+    assert f"dockerfile names {tmp_path}, which is a folder, expected a file" in str(failure(make(dockerfile=tmp_path)))
+
+
+def test_a_flow_that_asks_for_processes_is_refused_before_anything_is_built(
+    make: Make, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = everything(engine)
+    with pytest.raises(RegistrationError, match="LocalRun starts processes, which cannot see into one") as caught:
+        build_registrations([Flow("local", double, storage=make(), run_config=LocalRun())])
+    assert "DockerRun()" in str(caught.value.hint)
+    assert everything(engine) == before
+    assert "step" not in capsys.readouterr().err
 
 
 def test_a_step_that_is_no_step_is_told(make: Make) -> None:
@@ -307,6 +351,15 @@ def test_a_script_that_does_not_end_loading_is_ended_with_its_container(
     assert names(engine) == before
 
 
+def test_modules_of_an_image_that_are_called_as_those_of_python_are_in_nobodys_way(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    for name in ("json", "base64", "hashlib", "pathlib", "traceback"):
+        (tmp_path / f"app/{name}.py").write_text("")
+    files, path = {str(tmp_path / "app"): "/app"}, {"PYTHONPATH": "/app"}
+    given = {"files": files, "env_vars": path, "extra_dockerfile_commands": ["WORKDIR /app"]}
+    assert registered(make(ignore_healthchecks=False, **given)).kind == "image"
+
+
 def test_a_path_that_the_image_lacks_is_told(make: Make) -> None:
     assert "there is no file flow.py in /nowhere" in str(
         failure(make(stored_as_script=True, path="/nowhere/flow.py", ignore_healthchecks=False))
@@ -323,7 +376,15 @@ def test_an_image_with_an_old_python_is_refused(make: Make, tmp_path: Path) -> N
     old.chmod(0o755)
     path = {"PATH": "/old:/usr/local/bin:/usr/bin:/bin"}
     error = failure(make(files={str(old): "/old/python3"}, env_vars=path, ignore_healthchecks=False))
-    assert "this is Python 3.8, expected 3.11 or newer" in str(error)
+    assert "the image has Python 3.8, expected 3.11 or newer" in str(error)
+    assert "newer base image" in str(error.hint)
+
+
+def test_an_image_whose_python_is_truly_old_is_refused(make: Make, engine: Engine) -> None:
+    with with_older_python(engine) as (image, version):
+        error = failure(make(base_image=image, ignore_healthchecks=False))
+    minor = ".".join(version.split(".")[:2])
+    assert f"the image has Python {minor}, expected 3.11 or newer" in str(error)
 
 
 def test_an_image_without_python_is_refused(make: Make, engine: Engine) -> None:
@@ -433,7 +494,12 @@ def test_a_registry_that_wants_a_password_gets_it_and_nobody_else_does(
 
 @pytest.mark.parametrize("wrong", ["none", "password", "shape"])
 def test_a_registry_that_refuses_is_told_without_the_password(
-    wrong: str, make: Make, engine: Engine, private_registry: Registry, monkeypatch: pytest.MonkeyPatch
+    wrong: str,
+    make: Make,
+    engine: Engine,
+    private_registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = names(engine)
     values = {
@@ -450,6 +516,34 @@ def test_a_registry_that_refuses_is_told_without_the_password(
     assert {"none": "docker login", "password": "secret REGISTRY", "shape": "expected JSON"}[wrong] in str(error.hint)
     assert names(engine) == before
     assert private_registry.tags("refused") == []
+    # Where the registry can be asked, nothing was built for it.
+    assert ("step 1" in capsys.readouterr().err) == (wrong == "none")
+
+
+def test_one_secret_may_hold_the_credentials_of_two_registries(
+    make: Make,
+    engine: Engine,
+    docker_engine: DockerEngine,
+    private_registry: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    auth = {"username": USER, "password": PASSWORD}
+    (tmp_path / "second").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with registry_running(docker_engine, tmp_path / "second", private=True) as second:
+        base = f"{second.address}/base:1"
+        engine.sdk.tag(IMAGE, *base.rsplit(":", 1))
+        engine.sdk.push(base, auth_config=auth)
+        (tmp_path / "Dockerfile").write_text(f"FROM {base}\n")
+        for name, begin in (("pulled", {"base_image": base}), ("built", {"dockerfile": "Dockerfile"})):
+            engine.sdk.remove_image(base)
+            given = {**begin, "registry_url": private_registry.address, "image_name": name, "registry_secret": "BOTH"}
+            monkeypatch.setenv("BOTH", private_registry.login)
+            assert failure(make(**given, local_image=False))
+            login = json.loads(private_registry.login)["auths"]
+            monkeypatch.setenv("BOTH", json.dumps({"auths": {**login, f"http://{second.address}/v2/": auth}}))
+            assert registered(make(**given, local_image=False)).location["pushed"]
 
 
 def test_a_registry_that_is_down_is_tried_again_and_then_told(

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,9 @@ from servers.docker_image import IMAGE
 from servers.registry import PASSWORD, USER, Registry
 
 pytestmark = pytest.mark.timeout(300)
+
+MANY = int(os.environ.get("FLOW_AGENT_TEST_CONTAINERS", "40"))
+"""Runs of the test of many."""
 
 FLOWS = f"""
 import os, sys, time
@@ -35,6 +39,12 @@ def counts(until: int = 100, every: float = 0.05):
         print("line", i)
         time.sleep(every)
     return until
+
+@flow(name="steady", retries=2, run_config=DockerRun(image=IMAGE))
+def steady():
+    for i in range(40):
+        print("line", i)
+        time.sleep(0.05)
 
 @flow(name="anywhere")
 def anywhere():
@@ -263,14 +273,50 @@ def test_an_image_from_a_private_registry(docker: Cli, docker_engine: DockerEngi
 
 
 @pytest.mark.slow
-def test_many_containers_through_one_agent(docker: Cli, docker_engine: DockerEngine) -> None:
-    number = int(os.environ.get("FLOW_AGENT_TEST_CONTAINERS", "40"))
-    runs = docker.submit("add", "-p", "a=1", "--count", str(number))
+@pytest.mark.timeout(300 + 5 * MANY)
+def test_many_containers_through_one_agent_that_is_killed_and_an_engine_that_is_started_anew(
+    cli: Cli, own_engine: DockerEngine
+) -> None:
+    cli.env |= {"FLOW_AGENT_DOCKER__URL": own_engine.url, "FLOW_AGENT_DOCKER__IMAGE": IMAGE}
+    cli.write("flows.py", FLOWS)
+    cli("register", "flows.py")
+    runs = cli.submit("steady", "--count", str(MANY))
+
+    def done() -> int:
+        return len(cli.json("runs", "--state", "succeeded", "--limit", str(MANY)))
+
     began = time.monotonic()
-    docker("start", "--limit", "8", "--until-empty", timeout=280)
-    print(f"{number} containers in {time.monotonic() - began:.1f} s")
-    shown = docker.json("runs", "--limit", str(number))
-    assert {each["id"] for each in shown} == set(runs)
-    assert {(each["state"], each["attempt"]) for each in shown} == {("succeeded", 1)}
-    assert docker_engine.containers() == []
-    assert docker_engine.volumes() == []
+    agent = cli.start("--limit", "8")
+    cli.until(lambda: done() >= MANY // 4, 60 + 3 * MANY)
+    agent.send_signal(signal.SIGKILL)
+    agent.wait()
+    agent = cli.start("--limit", "8")
+    cli.until(lambda: done() >= MANY // 2, 60 + 3 * MANY)
+    own_engine.stop()
+    time.sleep(1)  # the agent finds nobody
+    own_engine.start()
+    cli.until(lambda: done() == MANY, 60 + 3 * MANY)
+    took = time.monotonic() - began
+    agent.terminate()
+    assert agent.wait(60) == 0
+
+    shown = cli.json("runs", "--limit", str(2 * MANY))
+    assert sorted(each["id"] for each in shown) == sorted(runs)
+    again = {each["id"] for each in shown if each["attempt"] > 1}
+    print(f"{MANY} containers in {took:.1f} s; {len(again)} runs were in those that ended with their engine")
+    assert {each["attempt"] for each in shown} <= {1, 2}
+    assert len(again) <= 8
+    whole = [f"line {i}" for i in range(40)]
+    for run in runs:
+        lines = [line for line in cli("logs", run).splitlines() if line.startswith("line")]
+        before = lines[:-40]
+        assert lines[-40:] == whole
+        assert before == whole[: len(before) if run in again else 0]
+    ends = Counter(
+        said["run"]
+        for said in (json.loads(line) for line in cli.log().splitlines() if line.startswith("{"))
+        if said["event"] == "attempt.ended" and said["state"] == "succeeded"
+    )
+    assert set(ends.values()) == {1}
+    assert own_engine.containers() == []
+    assert own_engine.volumes() == []

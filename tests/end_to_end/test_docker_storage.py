@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from command import Cli
-from images import without_further_images
+from images import everything, without_further_images
 from servers.docker_engine import DockerEngine
 from servers.docker_image import IMAGE
 from servers.registry import PASSWORD, Registry
@@ -151,19 +154,45 @@ def test_an_image_that_is_on_another_engine_only_is_told(cli: Cli, docker_engine
     assert "registry_url" in found["detail"]
 
 
-def test_a_process_for_a_flow_in_an_image_is_refused_at_submit(cli: Cli) -> None:
-    text = f"""
+INTERRUPTED = """
+import os, time
+if os.path.exists("/opt/flow-agent"):
+    time.sleep(100)
 from flow_agent import Flow
-from flow_agent.run_configs import LocalRun
 from flow_agent.storages import Docker
 
-flow = Flow("local", storage=Docker(base_image={IMAGE!r}, local_image=True), run_config=LocalRun())
+command = 'RUN ["python3", "-c", "import time; time.sleep({sleep})"]'
+storage = Docker(base_image={image!r}, local_image=True, stored_as_script=True,
+    extra_dockerfile_commands=["ENV A={sleep}", command])
+flow = Flow("interrupted", storage=storage)
 """
-    cli("register", str(cli.write("local.py", text)), timeout=200)
-    error = cli.error("submit", "local", code=2)
-    assert "lies in an image" in error
-    assert "hint: " in error
-    assert "DockerRun()" in error
+
+
+@pytest.mark.parametrize(
+    ("until", "sleep", "number"),
+    [
+        ("loading each flow", 0, signal.SIGINT),
+        ("loading each flow", 0, signal.SIGTERM),
+        ("step 3", 100, signal.SIGTERM),
+    ],
+)
+def test_who_interrupts_registering_leaves_nothing_behind(
+    cli: Cli, docker_engine: DockerEngine, until: str, sleep: int, number: int
+) -> None:
+    engine = docker_engine.connect()
+    before = everything(engine)
+    cli.write("slow.py", INTERRUPTED.format(image=IMAGE, sleep=sleep))
+    with (cli.folder / "said").open("wb") as said:
+        command = subprocess.Popen([cli.command, "register", "slow.py"], env=cli.env, cwd=cli.folder, stderr=said)
+    cli.until(lambda: until in (cli.folder / "said").read_text(), 60)
+    cli.until(docker_engine.containers, 60)
+    time.sleep(1)  # it runs
+    command.send_signal(number)
+    assert command.wait(60) == 128 + number
+    assert "flow-agent: interrupted; " in (cli.folder / "said").read_text()
+    assert docker_engine.containers() == []
+    assert everything(engine) == before
+    engine.close()
 
 
 def test_what_keeps_a_file_from_being_registered_leaves_no_image(

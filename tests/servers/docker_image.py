@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -46,9 +47,29 @@ def archive_of(files: dict[str, tuple[str, int]]) -> bytes:
     return buffer.getvalue()
 
 
-def _add_python(archive: tarfile.TarFile) -> None:
-    program = Path(sys.base_prefix, "bin", MINOR).resolve()
-    library = Path(sysconfig.get_path("stdlib"))
+def older_python() -> tuple[str, bytes] | None:
+    """The version of a Python before 3.11, if this machine has one, and the file system of an image with it: what only
+    says of itself that it is old may understand what an old one does not."""
+    beside = Path(sys.base_prefix).resolve().parent.glob("3.*/bin/python3.*")  # as version managers put them
+    usual = (shutil.which(f"python3.{minor}") for minor in range(6, 11))
+    for program in sorted({str(path) for path in (*beside, *usual) if path}):
+        if not re.fullmatch(r"python3\.([6-9]|10)", Path(program).name):
+            continue
+        ask = "import platform, sysconfig as s; print(platform.python_version(), s.get_path('stdlib'))"
+        done = subprocess.run([program, "-I", "-c", ask], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            version, library = done.stdout.split()
+            buffer = io.BytesIO()
+            with tarfile.open(fileobj=buffer, mode="w") as archive:
+                _add_python(archive, Path(program).resolve(), Path(library))
+            return version, buffer.getvalue()
+    return None
+
+
+def _add_python(archive: tarfile.TarFile, program: Path | None = None, library: Path | None = None) -> None:
+    program = program or Path(sys.base_prefix, "bin", MINOR).resolve()
+    library = library or Path(sysconfig.get_path("stdlib"))
+    minor = library.name
     for folder in ("tmp", "dev", "proc", "sys", "etc", "home/app"):
         member = tarfile.TarInfo(folder)
         member.type, member.mode = tarfile.DIRTYPE, 0o1777 if folder == "tmp" else 0o755
@@ -61,12 +82,12 @@ def _add_python(archive: tarfile.TarFile) -> None:
         member = tarfile.TarInfo(name)
         member.size = len(text)
         archive.addfile(member, io.BytesIO(text.encode()))
-    _add(archive, program, f"usr/local/bin/{MINOR}")
+    _add(archive, program, f"usr/local/bin/{minor}")
     for alias in ("python3", "python"):
         member = tarfile.TarInfo(f"usr/local/bin/{alias}")
-        member.type, member.linkname = tarfile.SYMTYPE, MINOR
+        member.type, member.linkname = tarfile.SYMTYPE, minor
         archive.addfile(member)
-    archive.add(library, f"usr/local/lib/{MINOR}", filter=_plain)
+    archive.add(library, f"usr/local/lib/{minor}", filter=_plain)
     for needed in _libraries([program, *(library / "lib-dynload").glob("*.so")]):
         # Beside where it is asked for: the loader looks for others below the usual folders.
         _add(archive, needed, needed.lstrip("/") if needed.startswith("/lib") else f"usr/lib/{Path(needed).name}")

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from flow_agent.engine import client, images
+from flow_agent.engine.builds import Build, build
 from flow_agent.engine.client import Address, Engine, connect
 from flow_agent.engine.images import Access
 from flow_agent.engine.progress import Progress
@@ -82,7 +83,7 @@ def test_a_silent_engine_ends_a_pull_and_a_build(engine: Engine, doing: str, nam
     image = f"{name}:1"
     work: Callable[[], Any] = partial(images.pull, engine, image, Access(), progress)
     if doing == "build":
-        work = partial(images.build, engine, io.BytesIO(b""), image, "Dockerfile", {}, progress)
+        work = partial(build, engine, io.BytesIO(b""), image, "Dockerfile", {}, progress, Build())
     with pytest.raises(EngineError, match="does not answer") as raised:
         work()
     assert raised.value.transient

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +185,22 @@ def test_flow_agent_is_brought_to_images_that_are_not_the_agents_own():
     assert limited["initContainers"][0]["resources"] == {"limits": {"cpu": "1", "memory": "1Gi"}}  # a quota wants them
     assert own["containers"][0]["command"] == ["flow-agent", "inside"]
     compile(program(PROGRAM), "begin", "exec")
+
+
+def test_what_is_brought_imports_nothing_from_the_folder_in_which_an_image_starts(tmp_path: Path) -> None:
+    inside = tmp_path / "brought/flow_agent/inside.py"
+    inside.parent.mkdir(parents=True)
+    inside.with_name("__init__.py").touch()
+    inside.write_text("import base64, json, sys\ndef main(arguments):\n    print(json.dumps(sys.path))\n")
+    for name in ("json", "types", "base64"):
+        (tmp_path / f"{name}.py").write_text("")
+    command = [sys.executable, "-c", program(str(tmp_path / "brought")), "orders"]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "lib")}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found[0], str(tmp_path / "lib") in found) == (str(tmp_path / "brought"), True)
+    assert not {"", str(tmp_path)} & set(found)
 
 
 def test_registry_credentials_become_a_pull_secret_of_the_job():

@@ -124,6 +124,16 @@ async def test_for_a_script_that_follows_its_source_they_are_a_warning(queue):
     assert "follows its source" in warning
 
 
+async def test_a_process_for_a_flow_in_an_image_is_refused_at_submit_whoever_registered_it(queue):
+    given = {"kind": "image", "storage": {"type": "Docker"}, "location": {}, "launcher": "process"}
+    await queue.register([Registration(flow="local", **given)])
+
+    with pytest.raises(InvalidInput, match="lies in an image") as caught:
+        await operations.submit_runs(queue, "local", {})
+
+    assert "DockerRun()" in caught.value.hint
+
+
 async def test_a_flow_that_is_not_there_or_a_label_that_is_none_is_refused(queue):
     with pytest.raises(NotFound):
         await operations.submit_runs(queue, "ad", {})

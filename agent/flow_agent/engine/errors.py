@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -45,6 +46,7 @@ def explained(what: str, shown: str, error: BaseException) -> EngineError:
             transient=status in PASSES,
             status=status,
             missing=status == 404,
+            hint=_hint(said),
         )
     if isinstance(error, docker.errors.TLSParameterError):
         return EngineError(
@@ -60,6 +62,25 @@ def explained(what: str, shown: str, error: BaseException) -> EngineError:
         away=True,
         hint=_way_out(error),
     )
+
+
+_HINTS = (
+    (r"network (\S+) not found", "`docker network create {}` on its machine, or name one of `docker network ls`"),
+    (r"range of cpus is from \S+ to (\S+?),", "ask for at most {}, or give run and agents of a larger machine a label"),
+    (
+        r"could not select device driver .*gpu",
+        "it needs a GPU and NVIDIA's Container Toolkit; or leave gpus out",
+    ),
+    (r"port is already allocated", "publish another port, or none, so that runs can be side by side"),
+)
+"""What an engine says of what cannot be, and the way out."""
+
+
+def _hint(said: str) -> str | None:
+    for pattern, way in _HINTS:
+        if found := re.search(pattern, said, re.IGNORECASE):
+            return way.format(*found.groups())
+    return None
 
 
 def words(said: object) -> str:

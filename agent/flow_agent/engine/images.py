@@ -1,56 +1,40 @@
-"""Images of an engine: building, pulling and pushing them, with their progress. Blocks."""
+"""Images of an engine: pulling, pushing and removing them, with their progress. Blocks."""
 
 from __future__ import annotations
 
-import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any
 
 from flow_agent.engine import registries
 from flow_agent.engine.client import Engine
-from flow_agent.engine.errors import words
 from flow_agent.engine.progress import Progress
 from flow_agent.errors import EngineError
-
-T = TypeVar("T")
-
-TOLD = 40
-"""Last lines of a step's output that stand in its error."""
-_OF_BASE = "see that the engine may pull that image, or let it take what it has (local_image=True)"
-_STEP = re.compile(r"Step (\d+/\d+) : (.*)", re.DOTALL)
-_CODE = re.compile(r"returned a non-zero code: (\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """How registries are spoken to: ``credentials`` for one of them, from the secret of that name; None for those that
-    the SDK finds where ``docker login`` puts them."""
+    """How registries are spoken to: ``credentials`` for one of them, and ``others``, from the secret of that name; for
+    the rest those that the SDK finds where ``docker login`` puts them."""
 
     credentials: Mapping[str, str] | None = None
     secret: str | None = None
+    others: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def all(self) -> list[Mapping[str, str]]:
+        """Of each registry, the first being the one that counts."""
+        return [each for each in (self.credentials, *self.others) if each is not None]
 
     def of(self, image: str) -> dict[str, str] | None:
         """What to send for ``image``; None: what the SDK finds."""
-        if self.credentials is None or self.credentials["serveraddress"] != registries.registry_of(image):
-            return None
-        return dict(self.credentials)
+        registry = registries.registry_of(image)
+        return next((dict(each) for each in self.all if each["serveraddress"] == registry), None)
 
     def named(self, image: str) -> str | None:
         """The secret that what is sent for ``image`` comes from."""
         return self.secret if self.of(image) is not None else None
-
-
-@dataclass
-class _Build:
-    """What a build has said by now."""
-
-    step: str = ""
-    line: str = ""
-    said: deque[str] = field(default_factory=lambda: deque(maxlen=TOLD))
-    image: str | None = None
 
 
 def there(engine: Engine, image: str) -> dict[str, Any] | None:
@@ -113,79 +97,27 @@ def push(engine: Engine, image: str, access: Access, progress: Progress) -> str:
 
 def admit(engine: Engine, access: Access) -> None:
     """Let builds pull with the credentials of ``access`` too, beside those that the SDK finds."""
-    if access.credentials is not None:
-        engine.sdk._auth_configs.add_auth(access.credentials["serveraddress"], dict(access.credentials))
+    for each in access.all:
+        engine.sdk._auth_configs.add_auth(each["serveraddress"], dict(each))
 
 
-def build(  # noqa: PLR0917 - what one build is
-    engine: Engine,
-    context: IO[bytes],
-    image: str | None,
-    dockerfile: str,
-    options: Mapping[str, Any],
-    progress: Progress,
-) -> str:
-    """Build the archive ``context``, in which ``dockerfile`` lies, as ``image`` (None: without a name); gives its id.
+def log_in(engine: Engine, access: Access) -> None:
+    """See that a registry takes the credentials of ``access``, if these are a name and a password.
 
-    Raises EngineError: a step fails; the message holds the step and the last of its output. Or the engine says nothing
-    for ``timeout`` of ``options``, else SILENT_FOR, seconds.
+    Raises EngineError: it refuses them. Whatever else it says is for those to tell who want more of it.
     """
-    what = f"building the image {image}" if image else "building the dockerfile"
-
-    def ask() -> Iterable[Mapping[str, Any]]:
-        found: Iterable[Mapping[str, Any]] = engine.sdk.build(
-            fileobj=context,
-            custom_context=True,
-            tag=image,
-            dockerfile=dockerfile,
-            decode=True,
-            **{"rm": True, "forcerm": True, **options},  # else the container of a step that fails stays
-        )
-        return found
-
-    state, failure = _Build(), None
-    for said in _answers(engine, what, ask):
-        progress.goes_on()
-        if "error" in said or "errorDetail" in said:
-            failure = _failed(what, said, state)
-        if isinstance(aux := said.get("aux"), Mapping) and aux.get("ID"):
-            state.image = str(aux["ID"])
-        for line in str(said.get("stream") or "").splitlines():
-            _step(line, state, progress)
-    if failure is not None:
-        raise failure
-    if state.image is None:
-        raise EngineError(f"{what}: the engine ended without an image", transient=False)
-    return state.image
-
-
-def _step(line: str, state: _Build, progress: Progress) -> None:
-    if begun := _STEP.match(line):
-        state.step, state.line = begun[1], begun[2]
-        state.said.clear()
-        progress.say(f"step {state.step}: {_short(state.line)}")
-    elif line.strip() and not line.startswith((" ---> ", "Removing intermediate container ")):
-        state.said.append(line.rstrip())
-
-
-def _failed(what: str, said: Mapping[str, Any], state: _Build) -> EngineError:
-    detail = said.get("errorDetail")
-    message = str((detail.get("message") if isinstance(detail, Mapping) else None) or said.get("error"))
-    code = _CODE.search(message)
-    if not state.step:
-        return EngineError(f"{what}: {words(message)}", transient=False)
-    why = f"ended with exit code {code[1]}" if code else f"failed: {words(message)}"
-    output = "".join(f"\n  {words(line)}" for line in state.said)
-    return EngineError(
-        f"{what}: step {state.step}, {_short(state.line)}, {why}" + (f"; its output:{output}" if output else ""),
-        transient=False,
-        hint=_OF_BASE if state.line.upper().startswith("FROM ") else None,
-    )
-
-
-def _short(line: str) -> str:
-    text = words(line)
-    return text if len(text) <= 120 else f"{text[:117]}..."
+    given = access.credentials
+    if given is None or "password" not in given:
+        return
+    registry = given["serveraddress"]
+    what = f"logging in to the registry {registry}"
+    try:
+        engine.ask(what, lambda: engine.sdk.login(given["username"], given["password"], registry=registry, reauth=True))
+    except EngineError as error:
+        said = str(error).removeprefix(f"{what}: ")
+        refusal = registries.refused(what, said, f"{registry}/image", secret=access.secret)
+        if refusal.status == registries.REFUSED:
+            raise refusal from error
 
 
 def remove(engine: Engine, image: str, *, prune: bool = False) -> None:
@@ -225,7 +157,7 @@ def _heard(
     """
     failure = None
     try:
-        for said in _answers(engine, what, ask):
+        for said in answers(engine, what, ask):
             if "error" in said:  # the stream is read to its end: else its connection stays open
                 failure = registries.refused(what, said["error"], image, secret=access.named(image))
             yield said
@@ -239,7 +171,11 @@ def _heard(
         raise failure
 
 
-def _answers(engine: Engine, what: str, ask: Callable[[], Iterable[Mapping[str, Any]]]) -> Iterator[Mapping[str, Any]]:
+def answers(engine: Engine, what: str, ask: Callable[[], Iterable[Mapping[str, Any]]]) -> Iterator[Mapping[str, Any]]:
+    """What the engine says, word by word.
+
+    Raises EngineError.
+    """
     stream = iter(engine.ask(what, ask))
     while (said := engine.ask(what, lambda: next(stream, None))) is not None:
         yield said

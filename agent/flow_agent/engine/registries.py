@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from base64 import b64decode
@@ -11,6 +12,9 @@ from typing import Any
 from flow_agent.engine.errors import words
 from flow_agent.errors import EngineError, SecretNotFound
 from flow_agent.redact import known
+
+REFUSED = 403
+"""The status of an error that says so."""
 
 _DENIED = re.compile(
     r"no basic auth credentials|unauthorized|authentication required|denied|forbidden|incorrect username or password",
@@ -52,10 +56,27 @@ def credentials(secret: str, text: str, image: str) -> dict[str, str]:
     return {**given, "serveraddress": registry_of(image)}
 
 
+def all_of(secret: str, text: str) -> tuple[dict[str, str], ...]:
+    """As ``credentials``, for every registry that ``text`` names, if it is what ``docker login`` writes."""
+    try:
+        places = list(json.loads(text)["auths"])
+    except (ValueError, TypeError, KeyError):
+        return ()
+    found = []
+    for place in places:
+        with contextlib.suppress(SecretNotFound):  # what `docker login` left empty, as with a credential store
+            found.append(credentials(secret, text, f"{_host(place).removeprefix('index.')}/image"))
+    return tuple(found)
+
+
+def _host(place: str) -> str:
+    return re.sub(r"^https?://", "", place).split("/")[0]
+
+
 def _of_config(auths: Mapping[str, Any], registry: str) -> Mapping[str, Any]:
     """The entry of ``registry`` in what ``docker login`` writes."""
     for place, entry in auths.items():
-        if re.sub(r"^https?://", "", place).split("/")[0] in {registry, f"index.{registry}"}:
+        if _host(place) in {registry, f"index.{registry}"}:
             if entry.get("auth"):
                 username, _, password = b64decode(entry["auth"]).decode().partition(":")
                 return {"username": username, "password": password}
@@ -81,7 +102,9 @@ def refused(what: str, said: object, image: str, *, secret: str | None) -> Engin
             if secret
             else (f"`docker login {registry}` on this machine as its user, or name a registry_secret that may")
         )
-        return EngineError(f"{what}: the registry {registry} refuses: {text}", transient=False, status=403, hint=way)
+        return EngineError(
+            f"{what}: the registry {registry} refuses: {text}", transient=False, status=REFUSED, hint=way
+        )
     if _MISSING.search(text) and not _PASSES.search(text):
         return EngineError(
             f"{what}: {text}", transient=False, status=404, missing=True, hint=f"see that {image} is its name"

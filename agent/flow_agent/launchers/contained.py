@@ -8,7 +8,8 @@ container is removed, takes lines of JSON in ASCII:
 ``hello``   an attempt is parked; which Python there is
 ``failed``  none will be; why
 ``p``       printed bytes, redacted; with ``o`` and others: a line of the journal (see ``journal``)
-``result``  the return value, if it is small; ``exit``: how the attempt ended, when nothing of it runs any more
+``result``  the return value, if it is small and holds no secret; ``exit``: how the attempt ended, when nothing of it
+            runs any more
 
 Standard library only.
 """
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 
 IN, OUT = 0, 1
 SMALL = 65_536
-"""Bytes of a return value that go along with the rest of the output; a larger one is fetched as a file."""
+"""Bytes of a return value that go along with the rest of the output; a larger one is fetched as a file, and so is one
+that holds a secret: what the engine keeps of our output is read by more people than results are."""
 PATIENCE = 30.0
 """Seconds for which somebody may not take what is written, once the attempt has ended."""
 OUTSIDE = "outside"
@@ -66,6 +68,10 @@ class StreamJournal(Journal):
     def close_files(self) -> None:
         """There are none."""
 
+    def tells(self, data: bytes) -> bool:
+        """Whether a secret stands in ``data``."""
+        return self._redactor.clean(data) != data
+
     def say(self, data: bytes) -> None:
         """Write a line of another kind behind all that waits."""
         self._waiting.append((OUT, data))
@@ -86,11 +92,11 @@ class StreamRecord(Record):
         """As above."""
 
     def finish(self, **how: Any) -> None:
-        """Write the return value, if it is small, and the exit record."""
+        """Write the return value, if it may go this way, and the exit record."""
         for name in RESULTS:
             with contextlib.suppress(OSError), open(name, "rb") as file:
-                if os.fstat(file.fileno()).st_size <= SMALL:
-                    self._journal.say(line(result=name, data=file.read().decode("latin-1")))
+                if os.fstat(file.fileno()).st_size <= SMALL and not self._journal.tells(data := file.read()):
+                    self._journal.say(line(result=name, data=data.decode("latin-1")))
         self._journal.say(line(exit={**how, "at": time.time()}))
         until = time.monotonic() + PATIENCE
         while not self._journal.flush() and time.monotonic() < until:
@@ -144,8 +150,9 @@ class Ending:
             keep.end()
 
 
-def main() -> int:
-    """Be the first process; the exit code is that of the attempt, as a shell has it."""
+def main(path: list[str]) -> int:
+    """Be the first process; the exit code is that of the attempt, as a shell has it. ``path`` is ``sys.path`` as the
+    attempt shall have it: what lies beside its flow is nothing that the keeper, which holds secrets, may import."""
     os.set_blocking(OUT, True)
     linux.become_subreaper()
     linux.hide_memory()
@@ -171,7 +178,7 @@ def main() -> int:
         os.write(OUT, line(failed=str(error)))
         return 1
     if attempt is None:  # this is its process
-        forked.main()
+        forked.main(path)
     os.write(OUT, line(hello={"python": list(sys.version_info[:3]), "pid": attempt.pid}))
     for descriptor in (IN, OUT):
         os.set_blocking(descriptor, False)

@@ -8,15 +8,18 @@ from typing import Any
 
 from flow_agent import container_options as options
 from flow_agent.engine.client import Engine
-from flow_agent.errors import LaunchError
+from flow_agent.engine.errors import told
+from flow_agent.errors import EngineError, LaunchError
 from flow_agent.host_options import host_config
 from flow_agent.launchers.luggage import RUN, RUNNER
 from flow_agent.model import Json, LaunchSpec, Reason
+from flow_agent.runner.first import ORDER
 
 PLACE = options.PLACE
 """Where the volume with runner and folder lies in the container."""
 FOLDER = f"{PLACE}/{RUN}"
-BEGIN = f"""import json, os, sys
+BEGIN = f"""{ORDER}
+import json
 if sys.version_info < (3, 11):
     sys.stdout.write(json.dumps({{"old": "%d.%d.%d" % tuple(sys.version_info[:3])}}) + "\\n")
     sys.exit(3)
@@ -37,12 +40,13 @@ try:
 except OSError as error:
     print(json.dumps({{"denied": str(error)}}))
     sys.exit(4)
-sys.path[:] = ["{PLACE}/{RUNNER}"] + [place for place in sys.path if place]
+sys.path.insert(0, "{PLACE}/{RUNNER}")
 from flow_agent.launchers.contained import main
-sys.exit(main())
+sys.exit(main(["{PLACE}/{RUNNER}"] + theirs))
 """
 """What the interpreter of an image is given, whichever that is: it takes the luggage from its standard input, as far as
-it comes that way, and goes on as the keeper. The folder in which it starts is none of its modules'."""
+it comes that way, and goes on as the keeper."""
+_OF_SDK = "expected arguments of create_host_config of the Docker SDK; a size is bytes, or text as '64m'"
 OWN_NETWORKS = frozenset({"bridge", "default", "none"})
 """Networks that give a container no more than it has anyway."""
 UNBOUNDED = "1000000g"
@@ -92,13 +96,14 @@ def config(
     asked = spec.container
     further = asked.get("host_config", {})
     networks = asked.get("networks") or ([network] if network and "network_mode" not in further else [])
+    what = f"the host_config of flow {spec.flow!r} cannot be"
     try:
-        host = engine.sdk.create_host_config(**further)
+        host = told(what, engine.address.shown, lambda: engine.sdk.create_host_config(**further))
     except (TypeError, ValueError) as error:
-        raise LaunchError(
-            f"the host_config of flow {spec.flow!r} cannot be: {error}",
-            hint="expected arguments of create_host_config of the Docker SDK",
-        ) from None
+        raise LaunchError(f"{what}: {error}", hint=_OF_SDK) from None
+    except EngineError as error:
+        blamed = [f"{name} is {value!r}" for name, value in further.items() if f"({value})" in str(error)]
+        raise LaunchError("; ".join([str(error), *blamed]), hint=_OF_SDK) from None
     host |= _limits(asked)
     if networks:
         host["NetworkMode"] = networks[0]

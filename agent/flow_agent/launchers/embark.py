@@ -60,7 +60,7 @@ class Embark:
         self._copied: set[str] = set()
         """Images whose user may not write where the luggage goes."""
         self._programs: dict[str, str] = {}
-        """What the interpreter is called, of images where it is not the first of PROGRAMS."""
+        """What the interpreter was called the last time, by the name of the image."""
 
     async def embark(self, spec: LaunchSpec, ref: str) -> str:
         """The id of a container in which the attempt of ``spec`` is parked.
@@ -84,14 +84,13 @@ class Embark:
 
     async def _with_program(self, spec: LaunchSpec, ref: str, image: str) -> str:
         """Try what the interpreter may be called."""
-        known = self._programs.get(image)
-        for program in (known,) if known else PROGRAMS:
+        known = self._programs.get(image)  # the first to try, and no more: what is called so may be another image now
+        for program in sorted(PROGRAMS, key=lambda program: program != known):
             made = await self._with_image(spec, ref, image, program)
             async with self._undone(made):
                 try:
                     await self._begin(spec, made, image)
-                    if program != PROGRAMS[0]:
-                        self._programs[image] = program
+                    self._programs[image] = program
                     return made
                 except EngineError as error:
                     if not containers.lacks_program(error):

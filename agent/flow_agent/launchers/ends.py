@@ -31,7 +31,10 @@ def of_record(record: Mapping[str, Any], reader: SpoolReader, *, out_of_memory: 
         by = "stop"
     lost = None
     if by == OUTSIDE:
-        lost = "its container was stopped by somebody else (`docker stop`), or by the engine as that was shut down"
+        lost = (
+            "its container was told to end (SIGTERM): by somebody else (`docker stop`), by the engine as that was shut"
+            " down, or by the flow itself, if it signals process 1"
+        )
     return Ending(
         code=record.get("code"),
         signal=record.get("signal"),

@@ -96,7 +96,7 @@ class Epilogue:
         return False
 
     async def _result(self, container: str, follower: Follower, receipt: Mapping[str, Any]) -> str | None:
-        """The file of the return value, which came with the output if it is small."""
+        """The file of the return value, which came with the output if it is small and holds no secret."""
         folder = follower.folder
         for name in RESULTS:
             if (folder / name).exists():

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flow_agent.model import Ending, LaunchSpec, LogLine, Reason, Registration
+from flow_agent.runner.first import ORDER
 
 WORDLESS = 124
 """The exit code of a flow's own 0 that is no success: whoever sees only the code must not take it for one."""
@@ -164,7 +165,7 @@ def termination_message(mark: Mark, message: dict[str, Any]) -> bytes:
 
 def program(place: str) -> str:
     """What python3 does first in an image that lacks flow-agent, which an earlier container has put at ``place``."""
-    return f"""import sys
+    return f"""{ORDER}
 if sys.version_info < (3, 11):
     sys.exit("this is Python %d.%d, expected 3.11 or newer" % sys.version_info[:2])
 sys.path.insert(0, "{place}")  # the image may have other versions of what we need; its flow gets those

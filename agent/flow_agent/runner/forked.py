@@ -51,15 +51,15 @@ def make_ahead() -> None:
     faulthandler.enable(2)
 
 
-def main() -> NoReturn:
-    """Run the attempt and end the process."""
+def main(path: list[str] | None = None) -> NoReturn:
+    """Run the attempt and end the process; ``path`` is as in the runner's ``main``."""
     _look_fresh()
     descriptors = _open_descriptors() - 1  # the runner closes three of them, and opens two
     from flow_agent.runner.main import main as run
 
     code = 1
     try:
-        code = run("pickle")
+        code = run("pickle", path)
     except BaseException:  # as an interpreter does with what nobody caught
         traceback.print_exc()
     _end(code, descriptors)

@@ -21,13 +21,14 @@ MARK = "flow-agent-image: "
 """Begins our lines: what a flow prints while it is loaded stands among them."""
 
 
-def main(arguments: list[str]) -> int:
-    """Check all flows, or the one whose number is given; the exit code."""
+def main(arguments: list[str], path: list[str]) -> int:
+    """Check all flows, or the one whose number is given; the exit code. ``path`` is as in the runner's ``main``."""
     folder = os.path.dirname(os.path.abspath(sys.argv[0]))
     with open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
         manifest = json.load(file)
     if arguments:
         each = manifest["flows"][int(arguments[0])]
+        _load_ahead(path)
         _say({"flow": each["flow"], **_loaded(each, manifest["python"])})
         return 0
     for number in range(len(manifest["flows"])):
@@ -36,6 +37,16 @@ def main(arguments: list[str]) -> int:
             _say({"flow": manifest["flows"][number]["flow"], "error": error})
     _say({"done": True})
     return 0
+
+
+def _load_ahead(path: list[str]) -> None:
+    """Import what is needed from here on, as the attempt does before it looks where its flow looks."""
+    import pathlib  # noqa: F401
+
+    import flow_agent.runner.load
+    import flow_agent.runner.stored  # noqa: F401
+
+    sys.path[:] = path
 
 
 def _say(what: dict[str, Any]) -> None:

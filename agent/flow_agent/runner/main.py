@@ -35,10 +35,15 @@ class Refused(Exception):
         self.reason, self.detail = reason, detail
 
 
-def main(kind: str) -> int:
-    """The whole life of the attempt; gives the exit code: 0, 1, or what the flow asked for with ``sys.exit``."""
+def main(kind: str, path: list[str] | None = None) -> int:
+    """The whole life of the attempt; gives the exit code: 0, 1, or what the flow asked for with ``sys.exit``.
+
+    ``path`` is ``sys.path`` as the flow shall have it, if that is not what it is: see ``first``.
+    """
     channel = _get_ready()
     _load_ahead(kind)
+    if path is not None:
+        sys.path[:] = path
     with os.fdopen(MESSAGE, "rb") as pipe:
         line = pipe.readline()
     if not line:

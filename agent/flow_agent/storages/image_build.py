@@ -15,13 +15,13 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from flow_agent.checks import slug
-from flow_agent.storages import author, image_check, image_context, image_layout, payload
+from flow_agent.storages import author, image_check, image_context, image_layout, image_plan, payload
 from flow_agent.storages.base import Stored
-from flow_agent.storages.image_plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from flow_agent.engine.builds import Build
     from flow_agent.engine.client import Engine
     from flow_agent.engine.images import Access
     from flow_agent.engine.progress import Progress
@@ -43,9 +43,10 @@ def store(storage: Docker, flows: Sequence[Flow]) -> dict[str, Stored]:
     """
     from flow_agent.objects.base import blocking
 
+    image_plan.refuse_processes(flows)
     name = named(storage, flows)
     with TemporaryDirectory(prefix="flow-agent-") as folder, _as_registration_error(storage):
-        plan = Plan(storage, name, len(flows), Path(folder))
+        plan = image_plan.Plan(storage, name, len(flows), Path(folder))
         laid = image_layout.lay(storage, flows, plan.image)
         location = blocking(lambda: _made(plan))
     return {each.flow: _stored(storage, each, location) for each in laid}
@@ -70,9 +71,8 @@ def _stored(storage: Docker, laid: Laid, location: dict[str, Any]) -> Stored:
     )
 
 
-async def _made(plan: Plan) -> dict[str, Any]:
+async def _made(plan: image_plan.Plan) -> dict[str, Any]:
     """Build, look, push; where the image is then."""
-    import anyio
 
     from flow_agent.engine import images
     from flow_agent.errors import EngineError
@@ -80,6 +80,7 @@ async def _made(plan: Plan) -> dict[str, Any]:
     storage, name = plan.storage, plan.name
     access = await _access(storage, name, plan.base)
     async with _working(storage) as (engine, progress):
+        await engine.detached("logging in", partial(images.log_in, engine, access))
         made = await _built(plan, engine, access, progress)
         location: dict[str, Any] = {"name": name, "id": made, "host": socket.gethostname()}
         try:
@@ -91,8 +92,7 @@ async def _made(plan: Plan) -> dict[str, Any]:
             push = partial(images.push, engine, name, access, progress)
             digest = await _tried(lambda: engine.detached(f"pushing {name}", push), progress)
         except BaseException:
-            with anyio.move_on_after(_TIDYING, shield=True), contextlib.suppress(EngineError):
-                await engine.detached(f"removing {name}", partial(images.remove, engine, name, prune=True))
+            await _removed(engine, name)
             raise
         # It is in its registry; what it is made of stays for the next build.
         with contextlib.suppress(EngineError):
@@ -100,13 +100,27 @@ async def _made(plan: Plan) -> dict[str, Any]:
         return {**location, "image": f"{name.rpartition(':')[0]}@{digest}", "digest": digest, "pushed": True}
 
 
-async def _built(plan: Plan, engine: Engine, access: Access, progress: Progress) -> str:
+async def _removed(engine: Engine, name: str) -> None:
+    """Remove an image that came to nothing, and what only it was made of."""
+    import anyio
+
+    from flow_agent.engine import images
+    from flow_agent.errors import EngineError
+
+    with anyio.move_on_after(_TIDYING, shield=True), contextlib.suppress(EngineError):
+        await engine.detached(f"removing {name}", partial(images.remove, engine, name, prune=True))
+
+
+async def _built(plan: image_plan.Plan, engine: Engine, access: Access, progress: Progress) -> str:
     """The id of the new image.
 
     The author's Dockerfile is built by itself: what it copies from its folder has nothing of ours, and a new version
     of a flow does not build it again.
     """
+    import anyio
+
     from flow_agent.engine import images
+    from flow_agent.engine.builds import Build, forget
 
     storage, base = plan.storage, plan.base
     options = dict(storage.build_kwargs)
@@ -115,28 +129,44 @@ async def _built(plan: Plan, engine: Engine, access: Access, progress: Progress)
     else:
         images.admit(engine, access)
         first = {"pull": not storage.local_image, **options}
-        base = await _build(engine, plan.theirs, None, first, progress)
+        theirs = Build()
+        base = await _build(engine, plan.theirs, None, first, progress, theirs)
         options = {key: value for key, value in options.items() if key not in {"buildargs", "pull", "target"}}
-    return await _build(engine, partial(plan.ours, base=base), plan.name, options, progress)
+    try:
+        return await _build(engine, partial(plan.ours, base=base), plan.name, options, progress, Build())
+    except BaseException:
+        if plan.base is None:
+            with anyio.move_on_after(_TIDYING, shield=True):
+                await engine.detached("removing what the dockerfile gave", partial(forget, engine, theirs))
+        raise
 
 
-async def _build(
+async def _build(  # noqa: PLR0917 - what one build is
     engine: Engine,
     write: Callable[[IO[bytes]], None],
     name: str | None,
     options: Mapping[str, Any],
     progress: Progress,
+    state: Build,
 ) -> str:
-    """The id of an image, made from the context that ``write`` writes."""
+    """The id of an image, made from the context that ``write`` writes. Being cancelled ends the build."""
     import anyio.to_thread
 
-    from flow_agent.engine import images
+    from flow_agent.engine.builds import build
 
     with TemporaryFile(prefix="flow-agent-") as context:
         await anyio.to_thread.run_sync(write, context)
         context.seek(0)
-        build = partial(images.build, engine, context, name, image_context.DOCKERFILE, options, progress)
-        return await engine.detached(f"building {name or 'the dockerfile'}", build)
+        work = partial(build, engine, context, name, image_context.DOCKERFILE, options, progress, state)
+        try:
+            return await engine.detached(f"building {name or 'the dockerfile'}", work)
+        except anyio.get_cancelled_exc_class():
+            state.interrupt()
+            with anyio.move_on_after(_TIDYING, shield=True):  # its thread removes what it made
+                await anyio.to_thread.run_sync(state.over.wait, _TIDYING, abandon_on_cancel=True)
+            if state.image is not None and name is not None:  # it was done just then
+                await _removed(engine, name)
+            raise
 
 
 async def _base(storage: Docker, engine: Engine, base: str, access: Access, progress: Progress) -> None:
@@ -179,19 +209,21 @@ async def _tried(call: Callable[[], Awaitable[T]], progress: Progress) -> T:
 
 
 async def _access(storage: Docker, *images: str | None) -> Access:
-    """The credentials of registry_secret, for the registry of ``registry_url`` or else of the base image, the second.
+    """The credentials of registry_secret, for the registry of ``registry_url`` or else of the base image, the second,
+    and for all others that it has some for.
 
     Raises SecretNotFound, SecretUnavailable.
     """
     from flow_agent.engine.images import Access
-    from flow_agent.engine.registries import credentials
+    from flow_agent.engine.registries import all_of, credentials
 
     image = next((each for each in (images if storage.registry_url else images[1:]) if each is not None), None)
     if storage.registry_secret is None or image is None:
         return Access()
     async with author.secrets() as secrets:
         text = await secrets.get(storage.registry_secret)
-    return Access(credentials=credentials(storage.registry_secret, text, image), secret=storage.registry_secret)
+    secret = storage.registry_secret
+    return Access(credentials=credentials(secret, text, image), secret=secret, others=all_of(secret, text))
 
 
 @asynccontextmanager

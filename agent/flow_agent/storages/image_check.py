@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ _TIDYING = 40.0
 _ALL_THE_SAME = "ignore_healthchecks=True stores it all the same"
 _LINES = 40
 """Last lines of what was written that stand in an error."""
+_OLD = re.compile(r"this is Python ([\d.]+), expected 3\.11 or newer")
+"""What the runner's archive says to an interpreter that cannot run it."""
 PROGRAMS = ("python3", "python")
 """What an interpreter may be called in an image, the first that there is."""
 
@@ -60,7 +63,8 @@ async def _output(engine: Engine, image: str, command: list[str], count: int, pr
     from flow_agent.errors import RegistrationError
 
     what = "looking into the image"
-    container = await engine.call(what, partial(once.prepare, engine, image, command))
+    with anyio.fail_after(_TIDYING, shield=True):  # else one that is being made would not be found
+        container = await engine.call(what, partial(once.prepare, engine, image, command))
     try:
         with anyio.fail_after(BEGIN_WITHIN + count * WITHIN):
             return await engine.detached(what, partial(once.run, engine, container, progress))
@@ -90,6 +94,11 @@ def judge(output: str, say: Callable[[str], None]) -> None:
             for line in each.get("traceback", "").splitlines():
                 say(line)
             raise _unloadable(each, rest)
+    if old := next(filter(None, map(_OLD.fullmatch, rest)), None):
+        raise RegistrationError(
+            f"the image has Python {old[1]}, expected 3.11 or newer",
+            hint="take a newer base image, such as python:3.12-slim",
+        )
     if not any(each.get("done") for each in said):
         raise RegistrationError(
             f"it could not be told whether the flows can be loaded in the image{_shown(rest)}",

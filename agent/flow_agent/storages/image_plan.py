@@ -10,6 +10,9 @@ from flow_agent.storages import image_context
 from flow_agent.storages.dockerfile import default_base, dockerfile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from flow_agent.flow import Flow
     from flow_agent.storages.docker import Docker
 
 
@@ -62,9 +65,27 @@ class Plan:
         image_context.ours(file, text, self.image, sources, self._patterns, walk)
 
 
+def refuse_processes(flows: Iterable[Flow]) -> None:
+    """See that no run of ``flows`` would be a process, which cannot see into an image: before anything is built.
+
+    Raises RegistrationError.
+    """
+    from flow_agent.errors import RegistrationError
+
+    for flow in flows:
+        if getattr(flow.run_config, "launcher", None) == "process":
+            raise RegistrationError(
+                f"flow {flow.name!r} is to lie in an image (Docker storage), and its run config"
+                f" {type(flow.run_config).__name__} starts processes, which cannot see into one",
+                hint="give it a run config DockerRun() or none, or another storage",
+            )
+
+
 def _read(file: Path, argument: str) -> str:
     from flow_agent.errors import RegistrationError
 
+    if file.is_dir():
+        raise RegistrationError(f"{argument} names {file}, which is a folder, expected a file")
     if not file.is_file():
         raise _not_there(file, argument)
     try:
