@@ -294,7 +294,8 @@ class Outcome:
 class LogLine:
     """One line of a run's log.
 
-    ``source`` is ``flow`` for what the attempt wrote, or ``agent.N`` for what the agent says under claim N;
+    ``source`` is ``flow`` for what the attempt wrote, ``agent.N`` for what the agent says under claim N, or
+    ``launcher`` for what a launcher has to say of the attempt;
     ``seq`` counts from 1 within (run, attempt, source), so that a line sent twice is stored once. ``level`` is
     empty for plain output, else a name of :mod:`logging`. ``cursor`` orders the lines of a run; the queue gives it.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from flow_agent.engine.client import Engine
@@ -20,6 +20,7 @@ WORDS = 2_000
 _NO_PROGRAM = ("executable file not found", "no such file or directory")
 _LASTS = ("unable to find user", "unable to find group", "oci runtime create failed", "could not select device driver")
 _TAKEN = "is already in use"
+_PAUSED = " is paused"
 
 
 class Ended(Exception):
@@ -104,21 +105,27 @@ def begin(engine: Engine, container: str, stdin: bytes, seconds: float) -> bytes
     return engine.ask("starting the container", work)
 
 
-def tell(engine: Engine, container: str, data: bytes) -> None:
-    """Write ``data`` to the standard input of a running container.
+def tell(engine: Engine, container: str, word: Callable[[], bytes]) -> None:
+    """Write ``word`` to the standard input of a running container; it is asked for when the engine has opened that,
+    which may be long after.
 
-    Raises EngineError: status 409, or ``missing``, where it does not run any more.
+    Raises EngineError: status 409, or ``missing``, where it does not run any more. Transient: it is paused.
     """
 
     def work() -> None:
         with _attached(engine, container, stdin=1) as way:
             way.settimeout(TOLD_WITHIN)
-            way.sendall(data)
+            way.sendall(word())
             way.shutdown(socket.SHUT_WR)
             while way.recv(4096):  # until the engine has taken it
                 pass
 
-    engine.ask("an order to the container", work)
+    try:
+        engine.ask("an order to the container", work)
+    except EngineError as error:
+        if error.status == 409 and _PAUSED in str(error):
+            raise EngineError(str(error), transient=True) from error
+        raise
 
 
 @contextlib.contextmanager
@@ -185,6 +192,18 @@ class Output:
                 answer.close()
 
 
+def last_line(engine: Engine, container: str) -> bytes:
+    """The last line that a container wrote on stdout.
+
+    Raises EngineError.
+    """
+    said = engine.ask(
+        "reading the container's last line",
+        lambda: engine.sdk.logs(container, stdout=True, stderr=False, tail=1),
+    )
+    return bytes(said)
+
+
 def errors(engine: Engine, container: str, lines: int = 5) -> str:
     """The last lines that a container wrote on stderr.
 
@@ -210,13 +229,15 @@ def look(engine: Engine, container: str) -> dict[str, Any] | None:
         raise
 
 
-def listed(engine: Engine, labels: Mapping[str, str]) -> list[dict[str, Any]]:
-    """All containers with ``labels``, running or not.
+def listed(engine: Engine, labels: Mapping[str, str], states: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """All containers with ``labels``, running or not; of ``states``, if there are any.
 
     Raises EngineError.
     """
-    wanted = [f"{name}={value}" for name, value in labels.items()]
-    found = engine.ask("listing containers", lambda: engine.sdk.containers(all=True, filters={"label": wanted}))
+    wanted = {"label": [f"{name}={value}" for name, value in labels.items()]}
+    if states:
+        wanted["status"] = list(states)
+    found = engine.ask("listing containers", lambda: engine.sdk.containers(all=True, filters=wanted))
     return list(found)
 
 
