@@ -5,7 +5,7 @@ Times are seconds since the epoch (UTC) as floats; the command line shows them a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Literal
@@ -358,7 +358,8 @@ class LaunchSpec:
     ``payload`` is ``{"kind": "pickle", "path": ...}``, ``{"kind": "script", "root": ..., "path": ...}`` or
     ``{"kind": "module", ...}``, paths relative to ``folder``, the attempt's spool. ``deadline`` is the time of
     ``time.monotonic()`` by which nothing of it may run any more; ``Launcher.extend`` moves it on. ``timeout`` is how
-    many seconds user code may take: who can holds it while no agent lives, too.
+    many seconds user code may take: who can holds it while no agent lives, too. ``tell`` writes a line into the run's
+    log (level, text), where the making of an attempt takes long.
 
     For launchers of containers: ``image`` is the one that run config or storage name, ``container`` what else the run
     config says, ``registry`` the value of the secret for the image's registry by its name. ``env`` then has nothing
@@ -392,6 +393,7 @@ class LaunchSpec:
     registry: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout: float | None = None
     registration: Registration | None = None
+    tell: Callable[[str, str], Awaitable[None]] | None = field(default=None, repr=False, compare=False)
 
 
 MORE_CALLS = "  ..."

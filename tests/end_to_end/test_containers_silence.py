@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -86,3 +87,20 @@ def test_a_short_silence_ends_no_run(docker: Cli, own_engine: DockerEngine) -> N
     agent.terminate()
     assert agent.wait(60) == 0
     assert own_engine.containers() == []
+
+
+def test_what_a_silent_engine_was_asked_for_and_made_too_late_is_removed(docker: Cli, own_engine: DockerEngine) -> None:
+    agent = docker.start("--limit", "3")
+    docker.until(lambda: docker.json("agents"))
+    with own_engine.frozen():
+        runs = [*docker.submit("sleeper"), *docker.submit("sleeper"), *docker.submit("sleeper")]
+        docker.until(lambda: all(docker.state(run) == "claimed" for run in runs), 30)
+        time.sleep(1)  # by now it is asked
+        for run in runs:
+            docker("cancel", run, "--wait", timeout=90)
+    time.sleep(1)  # it does what it was asked for
+    docker.until(lambda: own_engine.containers() == [] == own_engine.volumes(), 60)
+    agent.terminate()
+    assert agent.wait(60) == 0
+    assert own_engine.containers() == []
+    assert own_engine.volumes() == []

@@ -35,16 +35,13 @@ from flow_agent.launchers.follower import Follower
 from flow_agent.launchers.lookout import Lookout
 from flow_agent.launchers.luggage import RUNNER
 from flow_agent.launchers.post import Post
+from flow_agent.launchers.remains import Remains
 from flow_agent.launchers.spool import SpoolReader
 from flow_agent.model import Ending, LaunchSpec, LogLine
 from flow_agent.ports import Sink
 
 LATE = 5.0
 """Seconds after the deadline that the keeper was told, from which on nothing of its container can be running."""
-SWEEP = 5.0
-"""Seconds between two tries to remove what could not be removed."""
-LAST_TRY = 5.0
-"""Seconds for which an agent that ends tries it once more."""
 CLEAR_WITHIN = 60.0
 """Seconds that an engine may be away while an agent starts."""
 PAUSED = (
@@ -73,13 +70,18 @@ class DockerLauncher:
         self._parked: set[str] = set()
         self._stopped: set[str] = set()
         self._failed: set[str] = set()
-        self._left: dict[str, str] = {}
-        """Containers to be removed when the engine is back, by id, with their refs."""
+        self._remains = Remains(engine, self._lookout, owner.labels)
 
     async def create(self, spec: LaunchSpec) -> str:
         """Start a container with the attempt parked in it."""
         ref = Path(spec.folder).name
-        self._containers[ref] = await self._embark.embark(spec, ref)
+        try:
+            self._containers[ref] = await self._embark.embark(spec, ref)
+        finally:
+            if ref in self._embark.unsure:
+                self._embark.unsure.discard(ref)
+                if ref not in self._containers:
+                    self._remains.suspect(ref)
         self._deadlines[ref] = self._post.told[ref] = spec.deadline
         self._parked.add(ref)
         return ref
@@ -169,7 +171,7 @@ class DockerLauncher:
             if self._keep == "always" or (self._keep == "failed" and failed):
                 await self._at_rest(container, ref)
             else:
-                await self._remove_container(container, ref)
+                await self._remains.remove(container, ref)
         if not workspace.remove_if_small(self._root / ref):
             await anyio.to_thread.run_sync(workspace.remove, self._root / ref)
 
@@ -180,16 +182,6 @@ class DockerLauncher:
                 await self._engine.call("killing", partial(containers.kill, self._engine, container))
         except EngineError as error:
             events.engine_waits(ref, 0.0, error)
-
-    async def _remove_container(self, container: str, ref: str) -> None:
-        try:
-            self._lookout.check()
-            await self._engine.call("removing", partial(containers.remove, self._engine, container))
-        except EngineError as error:
-            self._left[container] = ref
-            events.container_left(ref, error)
-        else:
-            self._left.pop(container, None)
 
     async def adopt(self, refs: Collection[str]) -> None:
         """End and remove what an earlier life left on the engine, but for ``refs``, and but for what is kept."""
@@ -209,7 +201,9 @@ class DockerLauncher:
                 if ref in refs:
                     self._containers[ref] = each["Id"]
                 elif self._keep == "never" or each["State"] != "exited":
-                    group.start_soon(self._remove_container, each["Id"], ref)
+                    group.start_soon(self._remains.remove, each["Id"], ref)
+                else:
+                    group.start_soon(self._remains.remove_if_parked, each["Id"], ref)
         with contextlib.suppress(EngineError):  # the next start tries again
             left = partial(containers.remove_volumes, self._engine, self._owner.labels)
             await self._engine.call("removing volumes", left)
@@ -230,17 +224,7 @@ class DockerLauncher:
 
     async def sweep(self) -> None:
         """Remove what could not be removed, once the engine is back. Ends by being cancelled, with a last try."""
-        try:
-            while True:
-                await anyio.sleep(SWEEP)
-                await self._sweep()
-        finally:
-            with anyio.move_on_after(LAST_TRY, shield=True):
-                await self._sweep()
-
-    async def _sweep(self) -> None:
-        for container, ref in list(self._left.items()):
-            await self._remove_container(container, ref)
+        await self._remains.sweep()
 
 
 def _paused(attempt: int) -> LogLine:
@@ -273,7 +257,7 @@ async def open_launcher(
         archive = await anyio.to_thread.run_sync(runner_archive, home / "runner", f"{PLACE}/{RUNNER}")
         owner = Owner(agent=agent, home=lasting_id(home, agent))
         async with anyio.create_task_group() as tasks:
-            embark = Embark(engine, archive, owner, wishes)
+            embark = Embark(engine, archive, owner, wishes, tasks)
             launcher = DockerLauncher(root, engine, embark, tasks, owner=owner, keep=options.get("keep", "never"))
             tasks.start_soon(launcher.sweep, name="sweep")
             tasks.start_soon(launcher.look, name="lookout")
