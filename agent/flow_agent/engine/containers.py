@@ -14,6 +14,8 @@ from flow_agent.errors import EngineError
 STDOUT, STDERR = 1, 2
 TOLD_WITHIN = 10.0
 """Seconds that an order may take on its way into a container."""
+KEEP_ALIVE = (30, 10, 3)
+"""Seconds of silence before a connection that is followed is probed, seconds between probes, how many may be lost."""
 WORDS = 2_000
 """Characters of what a container said on stderr that are kept."""
 
@@ -167,6 +169,14 @@ def _exactly(way: socket.socket, size: int) -> bytes:
     return data
 
 
+def _keep_alive(way: socket.socket) -> None:
+    """Have the system see that the other end is there: routers forget a connection on which nothing is said for long,
+    and the rest of a quiet flow's output would not come before its end."""
+    way.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in zip((socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT), KEEP_ALIVE, strict=True):
+        way.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 class Output:
     """What a container writes on stdout, as it comes, from its first byte on; it may end early, if the engine does."""
 
@@ -175,6 +185,9 @@ class Output:
             "following the container",
             lambda: engine.sdk.logs(container, stdout=True, stderr=False, stream=True, follow=True),
         )
+        with contextlib.suppress(Exception):  # not over SSH; a local socket has no such options
+            raw = engine.sdk._get_raw_response_socket(self._stream._response)
+            _keep_alive(getattr(raw, "_sock", raw))
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._stream
