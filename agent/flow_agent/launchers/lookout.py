@@ -27,10 +27,11 @@ ALIVE = ("created", "restarting", "running", "paused")
 _WHAT = "looking at all containers"
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class _Listener:
-    """Somebody who follows a container; ``seen`` is told its state, ``heard`` says how many bytes have come of it."""
+    """Somebody who follows ``container``; ``seen`` is told its state, ``heard`` says how many bytes have come of it."""
 
+    container: str
     seen: Callable[[str], None]
     heard: Callable[[], int]
     before: int = -1
@@ -49,7 +50,7 @@ class Lookout:
 
     def __init__(self, engine: Engine, labels: Mapping[str, str]) -> None:
         self._engine, self._labels = engine, labels
-        self._listeners: dict[str, _Listener] = {}
+        self._listeners: set[_Listener] = set()
         self._silent = False
 
     def check(self) -> None:
@@ -69,12 +70,13 @@ class Lookout:
         Raises EngineError: transient, the block was cut off.
         """
         self.check()
-        listener = self._listeners[container] = _Listener(seen=seen, heard=heard)
+        listener = _Listener(container=container, seen=seen, heard=heard)
+        self._listeners.add(listener)
         try:
             with listener.scope:
                 yield
         finally:
-            del self._listeners[container]
+            self._listeners.discard(listener)
         if listener.why is not None and listener.scope.cancelled_caught:
             raise listener.why
 
@@ -87,7 +89,7 @@ class Lookout:
 
     async def look(self) -> None:
         """Look once, and tell those who listened from its beginning."""
-        listeners = dict(self._listeners)
+        listeners = set(self._listeners)
         try:
             with anyio.fail_after(SILENT_AFTER):  # beside all other calls: those may wait for each other
                 found = await self._engine.detached(
@@ -95,7 +97,7 @@ class Lookout:
                 )
         except TimeoutError:
             self._silent = True
-            for listener in self._listeners.values():
+            for listener in self._listeners:
                 listener.cut_off(self._silence())
             return
         except EngineError:  # it is gone, which ends the streams too, or it refuses, which is an answer
@@ -103,11 +105,11 @@ class Lookout:
             return
         self._silent = False
         states = {each["Id"]: str(each["State"]) for each in found}
-        for container, listener in listeners.items():
-            if container in states:
-                listener.seen(states[container])
+        for listener in listeners:
+            if listener.container in states:
+                listener.seen(states[listener.container])
             before, listener.before = listener.before, listener.heard()
-            quiet = container not in states and before == listener.before  # else it still reads what there was
+            quiet = listener.container not in states and before == listener.before  # else it still reads what there was
             listener.missed = listener.missed + 1 if quiet else 0
             if listener.missed >= ENDED_AFTER:
                 listener.cut_off(EngineError("the container ended, and its stream did not", transient=True))
