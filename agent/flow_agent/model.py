@@ -5,7 +5,7 @@ Times are seconds since the epoch (UTC) as floats; the command line shows them a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Literal
@@ -294,7 +294,8 @@ class Outcome:
 class LogLine:
     """One line of a run's log.
 
-    ``source`` is ``flow`` for what the attempt wrote, or ``agent.N`` for what the agent says under claim N;
+    ``source`` is ``flow`` for what the attempt wrote, ``agent.N`` for what the agent says under claim N, or
+    ``launcher`` for what a launcher has to say of the attempt;
     ``seq`` counts from 1 within (run, attempt, source), so that a line sent twice is stored once. ``level`` is
     empty for plain output, else a name of :mod:`logging`. ``cursor`` orders the lines of a run; the queue gives it.
     """
@@ -357,7 +358,8 @@ class LaunchSpec:
     ``payload`` is ``{"kind": "pickle", "path": ...}``, ``{"kind": "script", "root": ..., "path": ...}`` or
     ``{"kind": "module", ...}``, paths relative to ``folder``, the attempt's spool. ``deadline`` is the time of
     ``time.monotonic()`` by which nothing of it may run any more; ``Launcher.extend`` moves it on. ``timeout`` is how
-    many seconds user code may take: who can holds it while no agent lives, too.
+    many seconds user code may take: who can holds it while no agent lives, too. ``tell`` writes a line into the run's
+    log (level, text), where the making of an attempt takes long.
 
     For launchers of containers: ``image`` is the one that run config or storage name, ``container`` what else the run
     config says, ``registry`` the value of the secret for the image's registry by its name. ``env`` then has nothing
@@ -391,6 +393,7 @@ class LaunchSpec:
     registry: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout: float | None = None
     registration: Registration | None = None
+    tell: Callable[[str, str], Awaitable[None]] | None = field(default=None, repr=False, compare=False)
 
 
 MORE_CALLS = "  ..."

@@ -152,6 +152,7 @@ async def spec(
         container={} if here else {**config, **_pulled(fetched)},
         registry=registry,
         timeout=registration.timeout,
+        tell=tell,
     )
 
 

@@ -108,7 +108,10 @@ def _held(
     if seen > alive_within:
         silent = f"{sentence}; its last sign of life was {span(seen)} ago{_lease_end(run, seen, now, leases)}"
         return Explanation(silent, _another_agent(run, start))
-    hint = f"`flow-agent logs -f {run.id}` follows it" if run.state is State.RUNNING else ""
+    follows = run.state is State.RUNNING
+    hint = (
+        f"`flow-agent logs{' -f' if follows else ''} {run.id}` {'follows it' if follows else 'says what it waits for'}"
+    )
     return Explanation(f"{sentence}; its last sign of life was {span(seen)} ago", hint)
 
 

@@ -42,6 +42,18 @@ while True:
 PROGRAMS = ("dockerd", "containerd", "runc", "unshare", "nsenter", "setpriv")
 
 
+@contextmanager
+def frozen(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Inside, what ``process``, an nsenter, has started does nothing, and its connections stay open."""
+    (inside,) = psutil.Process(process.pid).children()
+    inside.suspend()
+    try:
+        yield
+    finally:
+        inside.resume()
+        process.send_signal(signal.SIGCONT)  # nsenter stops along with what it started
+
+
 class DockerEngine:
     """One engine; ``kill``, ``stop`` and ``start`` do so to it."""
 
@@ -101,6 +113,13 @@ class DockerEngine:
 
     def kill(self) -> None:
         self.stop(signal.SIGKILL)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Inside, the engine says nothing, and its connections stay open. Its containers go on."""
+        assert self._daemon is not None
+        with frozen(self._daemon):
+            yield
 
     def connect(self) -> Engine:
         return connect(Address(url=self.url))

@@ -20,7 +20,7 @@ import pytest
 
 from command import unless_all_is_required
 from flow_agent.testing.storage_contract import SECRET
-from servers.docker_engine import DockerEngine
+from servers.docker_engine import DockerEngine, frozen
 from servers.process import free_port
 
 USER = "tester"
@@ -81,6 +81,13 @@ class Registry:
                 each.send_signal(signal.SIGKILL)
         self._process.kill()
         self._process.wait()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Inside, it says nothing, and its connections stay open."""
+        assert self._process is not None
+        with frozen(self._process):
+            yield
 
     def ask(self, path: str, *, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:
         """Status, headers and text of its answer; 0 without one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import socketserver
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from flow_agent.engine import client, images
+from flow_agent.engine import client, containers, images
 from flow_agent.engine.builds import Build, build
 from flow_agent.engine.client import Address, Engine, connect
 from flow_agent.engine.images import Access
@@ -31,7 +32,13 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        body = json.dumps({"ApiVersion": "1.44", "ID": "here"}).encode()
+        if "/logs" in self.path:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"\1\0\0\0\0\0\0\4line")
+            self.close_connection = True
+            return
+        body = json.dumps({"ApiVersion": "1.44", "ID": "here", "Config": {"Tty": False}}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -54,6 +61,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+
+class RemoteServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
 
@@ -88,3 +99,31 @@ def test_a_silent_engine_ends_a_pull_and_a_build(engine: Engine, doing: str, nam
         work()
     assert raised.value.transient
     assert SILENT <= time.monotonic() - begun < 10
+
+
+@pytest.mark.timeout(15)
+def test_a_connection_that_is_followed_is_kept_alive_where_routers_forget_quiet_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_on: list[int] = []
+    real = containers._keep_alive
+
+    def keep_alive(way: socket.socket) -> None:
+        real(way)
+        set_on.append(way.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        set_on.append(way.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE))
+
+    monkeypatch.setattr(containers, "_keep_alive", keep_alive)
+    with RemoteServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            engine = connect(Address(url=f"tcp://127.0.0.1:{server.server_address[1]}"))
+            output = containers.Output(engine, "abc")
+            assert list(output) == [b"line"]
+            output.close()
+            engine.close()
+        finally:
+            server.shutdown()
+            thread.join()
+    assert set_on == [1, 30]

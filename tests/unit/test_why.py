@@ -153,6 +153,7 @@ def test_a_claimed_run_says_by_whom_and_since_when():
     assert said.sentence == (
         "agent 'one' has been preparing it (fetching, verifying) for 3.0 s; its last sign of life was 1.0 s ago"
     )
+    assert said.hint == "`flow-agent logs 01jq` says what it waits for"
 
 
 def test_a_running_run_says_by_whom_since_when_and_how_to_follow_it():

@@ -36,7 +36,7 @@ ANSWER_WITHIN = 90.0
 CONNECT_WITHIN = 10.0
 """Seconds until the engine must have said which version it has."""
 AT_ONCE = 32
-"""Calls of one engine at a time, each in a thread; what follows a container's output does not count."""
+"""Calls of one kind that one engine is asked at a time, each in a thread; what follows an output does not count."""
 SOCKET = "unix:///var/run/docker.sock"
 
 
@@ -57,6 +57,10 @@ class Address:
         return self.url or os.environ.get("DOCKER_HOST") or SOCKET
 
 
+def _lane() -> anyio.CapacityLimiter:
+    return anyio.CapacityLimiter(AT_ONCE)
+
+
 @dataclass
 class Engine:
     """A connection to the engine at ``address``; ``sdk`` is the SDK's low-level client (``docker.APIClient``).
@@ -68,7 +72,12 @@ class Engine:
     address: Address
     id: str = ""
     """What names this engine, also after it was started anew; empty where it has no id."""
-    threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(AT_ONCE))
+    threads: anyio.CapacityLimiter = field(default_factory=_lane)
+    """For what is answered at once: orders, looks, removals. What may take minutes has threads of its own, since a
+    registry or an image that hangs would else keep the orders of healthy containers from them."""
+    starts: anyio.CapacityLimiter = field(default_factory=_lane)
+    copies: anyio.CapacityLimiter = field(default_factory=_lane)
+    pulls: anyio.CapacityLimiter = field(default_factory=_lane)
     started: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(math.inf))
 
     def ask(self, what: str, work: Callable[[], T]) -> T:
@@ -79,17 +88,31 @@ class Engine:
         """
         return errors.told(what, self.address.shown, work)
 
-    async def call(self, what: str, work: Callable[[], T], *, seconds: float = ANSWER_WITHIN) -> T:
-        """As ``ask``, in a thread.
+    async def call(
+        self,
+        what: str,
+        work: Callable[[], T],
+        *,
+        seconds: float = ANSWER_WITHIN,
+        lane: anyio.CapacityLimiter | None = None,
+    ) -> T:
+        """As ``ask``, in a thread of ``lane``, which is ``threads``, ``starts``, ``copies`` or ``pulls``.
 
-        Raises EngineError: it fails, or takes longer than ``seconds`` once it has a thread.
+        Raises EngineError: it fails, has no thread for ``seconds``, or takes longer than that once it has one.
         """
+        lane = lane or self.threads
         try:
-            async with self.threads:
-                with anyio.fail_after(seconds):
-                    return await self.detached(what, work)
+            with anyio.fail_after(seconds):
+                await lane.acquire()
+        except TimeoutError:
+            raise errors.busy(what, self.address.shown, seconds) from None
+        try:
+            with anyio.fail_after(seconds):
+                return await self.detached(what, work)
         except TimeoutError:
             raise errors.silent(what, self.address.shown, seconds) from None
+        finally:
+            lane.release()
 
     async def detached(self, what: str, work: Callable[[], T]) -> T:
         """As ``call``, for as long as it takes, and beside all other calls: for what follows a stream.

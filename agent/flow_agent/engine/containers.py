@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from flow_agent.engine.client import Engine
@@ -14,12 +14,15 @@ from flow_agent.errors import EngineError
 STDOUT, STDERR = 1, 2
 TOLD_WITHIN = 10.0
 """Seconds that an order may take on its way into a container."""
+KEEP_ALIVE = (30, 10, 3)
+"""Seconds of silence before a connection that is followed is probed, seconds between probes, how many may be lost."""
 WORDS = 2_000
 """Characters of what a container said on stderr that are kept."""
 
 _NO_PROGRAM = ("executable file not found", "no such file or directory")
 _LASTS = ("unable to find user", "unable to find group", "oci runtime create failed", "could not select device driver")
 _TAKEN = "is already in use"
+_PAUSED = " is paused"
 
 
 class Ended(Exception):
@@ -104,21 +107,27 @@ def begin(engine: Engine, container: str, stdin: bytes, seconds: float) -> bytes
     return engine.ask("starting the container", work)
 
 
-def tell(engine: Engine, container: str, data: bytes) -> None:
-    """Write ``data`` to the standard input of a running container.
+def tell(engine: Engine, container: str, word: Callable[[], bytes]) -> None:
+    """Write ``word`` to the standard input of a running container; it is asked for when the engine has opened that,
+    which may be long after.
 
-    Raises EngineError: status 409, or ``missing``, where it does not run any more.
+    Raises EngineError: status 409, or ``missing``, where it does not run any more. Transient: it is paused.
     """
 
     def work() -> None:
         with _attached(engine, container, stdin=1) as way:
             way.settimeout(TOLD_WITHIN)
-            way.sendall(data)
+            way.sendall(word())
             way.shutdown(socket.SHUT_WR)
             while way.recv(4096):  # until the engine has taken it
                 pass
 
-    engine.ask("an order to the container", work)
+    try:
+        engine.ask("an order to the container", work)
+    except EngineError as error:
+        if error.status == 409 and _PAUSED in str(error):
+            raise EngineError(str(error), transient=True) from error
+        raise
 
 
 @contextlib.contextmanager
@@ -160,6 +169,14 @@ def _exactly(way: socket.socket, size: int) -> bytes:
     return data
 
 
+def _keep_alive(way: socket.socket) -> None:
+    """Have the system see that the other end is there: routers forget a connection on which nothing is said for long,
+    and the rest of a quiet flow's output would not come before its end."""
+    way.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in zip((socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT), KEEP_ALIVE, strict=True):
+        way.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 class Output:
     """What a container writes on stdout, as it comes, from its first byte on; it may end early, if the engine does."""
 
@@ -168,6 +185,9 @@ class Output:
             "following the container",
             lambda: engine.sdk.logs(container, stdout=True, stderr=False, stream=True, follow=True),
         )
+        with contextlib.suppress(Exception):  # not over SSH; a local socket has no such options
+            raw = engine.sdk._get_raw_response_socket(self._stream._response)
+            _keep_alive(getattr(raw, "_sock", raw))
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._stream
@@ -183,6 +203,18 @@ class Output:
         if (answer := getattr(self._stream, "_response", None)) is not None:  # the SDK leaves it open
             with contextlib.suppress(OSError, ValueError):
                 answer.close()
+
+
+def last_line(engine: Engine, container: str) -> bytes:
+    """The last line that a container wrote on stdout.
+
+    Raises EngineError.
+    """
+    said = engine.ask(
+        "reading the container's last line",
+        lambda: engine.sdk.logs(container, stdout=True, stderr=False, tail=1),
+    )
+    return bytes(said)
 
 
 def errors(engine: Engine, container: str, lines: int = 5) -> str:
@@ -210,13 +242,15 @@ def look(engine: Engine, container: str) -> dict[str, Any] | None:
         raise
 
 
-def listed(engine: Engine, labels: Mapping[str, str]) -> list[dict[str, Any]]:
-    """All containers with ``labels``, running or not.
+def listed(engine: Engine, labels: Mapping[str, str], states: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """All containers with ``labels``, running or not; of ``states``, if there are any.
 
     Raises EngineError.
     """
-    wanted = [f"{name}={value}" for name, value in labels.items()]
-    found = engine.ask("listing containers", lambda: engine.sdk.containers(all=True, filters={"label": wanted}))
+    wanted = {"label": [f"{name}={value}" for name, value in labels.items()]}
+    if states:
+        wanted["status"] = list(states)
+    found = engine.ask("listing containers", lambda: engine.sdk.containers(all=True, filters=wanted))
     return list(found)
 
 

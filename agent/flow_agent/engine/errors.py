@@ -31,7 +31,19 @@ def told(what: str, shown: str, work: Callable[[], T]) -> T:
 
 def silent(what: str, shown: str, seconds: float) -> EngineError:
     """The engine took too long."""
-    return EngineError(f"{what}: no answer from the Docker engine at {shown} within {seconds:.0f} s", transient=True)
+    return EngineError(
+        f"{what}: the Docker engine at {shown} does not answer: it said nothing for {seconds:.0f} s",
+        transient=True,
+        away=True,
+    )
+
+
+def busy(what: str, shown: str, seconds: float) -> EngineError:
+    """So many others were asked of the engine that this had no turn."""
+    return EngineError(
+        f"{what}: had no turn within {seconds:.0f} s beside all else that the Docker engine at {shown} is asked",
+        transient=True,
+    )
 
 
 def explained(what: str, shown: str, error: BaseException) -> EngineError:

@@ -84,6 +84,8 @@ class StreamRecord(Record):
     def __init__(self, journal: StreamJournal) -> None:
         self._journal = journal
         self.due = None
+        self.went = False
+        """Whether the attempt was told to go: of one that was not there is nothing to be kept."""
 
     def news(self) -> None:
         """Whoever reads the stream knows."""
@@ -97,7 +99,7 @@ class StreamRecord(Record):
             with contextlib.suppress(OSError), open(name, "rb") as file:
                 if os.fstat(file.fileno()).st_size <= SMALL and not self._journal.tells(data := file.read()):
                     self._journal.say(line(result=name, data=data.decode("latin-1")))
-        self._journal.say(line(exit={**how, "at": time.time()}))
+        self._journal.say(line(exit={**how, "went": self.went, "at": time.time()}))
         until = time.monotonic() + PATIENCE
         while not self._journal.flush() and time.monotonic() < until:
             time.sleep(0.02)
@@ -114,7 +116,8 @@ class Contained(Keep):
         return self._stream
 
     def _tell_by(self, name: str) -> Record:  # noqa: ARG002 - the container has one attempt
-        return StreamRecord(self._stream)
+        self._told = StreamRecord(self._stream)
+        return self._told
 
     def _hear_by(self) -> int:
         return IN
@@ -123,6 +126,7 @@ class Contained(Keep):
         # Its clock may not be the daemon's: the engine may be on another machine.
         if "lives" in order:
             order["deadline"] = time.monotonic() + order["lives"]
+        self._told.went |= "go" in order
         super()._obey(order)
 
     def end(self) -> None:

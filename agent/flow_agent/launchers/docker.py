@@ -32,20 +32,22 @@ from flow_agent.launchers.container import PLACE, REF, Owner
 from flow_agent.launchers.embark import Embark, Wishes
 from flow_agent.launchers.epilogue import HUNG, Epilogue
 from flow_agent.launchers.follower import Follower
+from flow_agent.launchers.lookout import Lookout
 from flow_agent.launchers.luggage import RUNNER
 from flow_agent.launchers.post import Post
+from flow_agent.launchers.remains import Remains
 from flow_agent.launchers.spool import SpoolReader
-from flow_agent.model import Ending, LaunchSpec
+from flow_agent.model import Ending, LaunchSpec, LogLine
 from flow_agent.ports import Sink
 
 LATE = 5.0
 """Seconds after the deadline that the keeper was told, from which on nothing of its container can be running."""
-SWEEP = 5.0
-"""Seconds between two tries to remove what could not be removed."""
-LAST_TRY = 5.0
-"""Seconds for which an agent that ends tries it once more."""
 CLEAR_WITHIN = 60.0
 """Seconds that an engine may be away while an agent starts."""
+PAUSED = (
+    "its container is paused (`docker pause`): nothing of it runs until `docker unpause`; if that comes only when its"
+    " lease, as its keeper knows it, is over, the keeper ends it"
+)
 
 
 class DockerLauncher:
@@ -62,18 +64,24 @@ class DockerLauncher:
         self._containers: dict[str, str] = {}
         """The ids of containers by ref: those of this life, and those that were adopted."""
         self._epilogue = Epilogue(engine)
-        self._post = Post(engine, tasks, self._containers.get)
+        self._lookout = Lookout(engine, owner.labels)
+        self._post = Post(engine, self._lookout, tasks, self._containers.get)
         self._deadlines: dict[str, float] = {}
         self._parked: set[str] = set()
         self._stopped: set[str] = set()
         self._failed: set[str] = set()
-        self._left: dict[str, str] = {}
-        """Containers to be removed when the engine is back, by id, with their refs."""
+        self._remains = Remains(engine, self._lookout, owner.labels)
 
     async def create(self, spec: LaunchSpec) -> str:
         """Start a container with the attempt parked in it."""
         ref = Path(spec.folder).name
-        self._containers[ref] = await self._embark.embark(spec, ref)
+        try:
+            self._containers[ref] = await self._embark.embark(spec, ref)
+        finally:
+            if ref in self._embark.unsure:
+                self._embark.unsure.discard(ref)
+                if ref not in self._containers:
+                    self._remains.suspect(ref)
         self._deadlines[ref] = self._post.told[ref] = spec.deadline
         self._parked.add(ref)
         return ref
@@ -82,6 +90,8 @@ class DockerLauncher:
         """Let user code run; while the engine is away, as soon as it is back."""
         self._parked.discard(ref)
         if ref in self._deadlines:
+            # While it is not told to go nothing of the user's runs, and once it is told it knows its deadline too.
+            self._post.told[ref] = self._deadlines[ref]
             with anyio.move_on_after(containers.TOLD_WITHIN):
                 await self._post.send(ref, deadline=self._deadlines[ref], go=True).wait()
 
@@ -100,7 +110,7 @@ class DockerLauncher:
         if container is None:
             return Ending(lost="there is no container of the attempt any more: somebody has removed it")
         folder = self._root / ref
-        follower = Follower(self._engine, container, folder, lambda: self._late(ref))
+        follower = Follower(self._engine, self._lookout, container, folder, lambda: self._late(ref))
         scope = anyio.CancelScope()
 
         async def follow() -> None:
@@ -108,10 +118,14 @@ class DockerLauncher:
                 await follower.follow()
 
         self._tasks.start_soon(follow, name=f"output of {ref}")
+        told = False
         try:
             with SpoolReader(folder, attempt) as reader:
                 while True:
                     news, over = follower.news, follower.over or follower.mirror.exit is not None
+                    if follower.paused and not told:
+                        told = True
+                        await sink([_paused(attempt)])
                     while lines := reader.read():
                         if new := [line for line in lines if line.seq > after]:
                             await sink(new)
@@ -148,7 +162,7 @@ class DockerLauncher:
         """Remove the container, unless it is to be kept, and the folder."""
         container = self._containers.pop(ref, None)
         self._deadlines.pop(ref, None)
-        self._post.told.pop(ref, None)
+        self._post.forget(ref)
         failed = ref in self._failed
         for each in (self._parked, self._stopped, self._failed):
             each.discard(ref)
@@ -157,7 +171,7 @@ class DockerLauncher:
             if self._keep == "always" or (self._keep == "failed" and failed):
                 await self._at_rest(container, ref)
             else:
-                await self._remove_container(container, ref)
+                await self._remains.remove(container, ref)
         if not workspace.remove_if_small(self._root / ref):
             await anyio.to_thread.run_sync(workspace.remove, self._root / ref)
 
@@ -168,15 +182,6 @@ class DockerLauncher:
                 await self._engine.call("killing", partial(containers.kill, self._engine, container))
         except EngineError as error:
             events.engine_waits(ref, 0.0, error)
-
-    async def _remove_container(self, container: str, ref: str) -> None:
-        try:
-            await self._engine.call("removing", partial(containers.remove, self._engine, container))
-        except EngineError as error:
-            self._left[container] = ref
-            events.container_left(ref, error)
-        else:
-            self._left.pop(container, None)
 
     async def adopt(self, refs: Collection[str]) -> None:
         """End and remove what an earlier life left on the engine, but for ``refs``, and but for what is kept."""
@@ -196,7 +201,9 @@ class DockerLauncher:
                 if ref in refs:
                     self._containers[ref] = each["Id"]
                 elif self._keep == "never" or each["State"] != "exited":
-                    group.start_soon(self._remove_container, each["Id"], ref)
+                    group.start_soon(self._remains.remove, each["Id"], ref)
+                else:
+                    group.start_soon(self._remains.remove_if_parked, each["Id"], ref)
         with contextlib.suppress(EngineError):  # the next start tries again
             left = partial(containers.remove_volumes, self._engine, self._owner.labels)
             await self._engine.call("removing volumes", left)
@@ -205,22 +212,31 @@ class DockerLauncher:
                 await anyio.to_thread.run_sync(workspace.remove, folder)
 
     def _late(self, ref: str) -> bool:
-        """Whether the keeper's deadline has passed, as far as it was told."""
-        return time.monotonic() > self._post.told.get(ref, math.inf) + LATE
+        """Whether the keeper's deadline has passed, as far as it was told; then it is told no other any more."""
+        late = time.monotonic() > self._post.told.get(ref, math.inf) + LATE
+        if late:
+            self._post.close(ref)
+        return late
+
+    async def look(self) -> None:
+        """Notice it when the engine falls silent. Ends by being cancelled."""
+        await self._lookout.run()
 
     async def sweep(self) -> None:
         """Remove what could not be removed, once the engine is back. Ends by being cancelled, with a last try."""
-        try:
-            while True:
-                await anyio.sleep(SWEEP)
-                await self._sweep()
-        finally:
-            with anyio.move_on_after(LAST_TRY, shield=True):
-                await self._sweep()
+        await self._remains.sweep()
 
-    async def _sweep(self) -> None:
-        for container, ref in list(self._left.items()):
-            await self._remove_container(container, ref)
+
+def _paused(attempt: int) -> LogLine:
+    return LogLine(
+        attempt=attempt,
+        source="launcher",
+        seq=1,
+        time=time.time(),
+        level="WARNING",
+        logger="flow_agent",
+        text=PAUSED,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -241,9 +257,10 @@ async def open_launcher(
         archive = await anyio.to_thread.run_sync(runner_archive, home / "runner", f"{PLACE}/{RUNNER}")
         owner = Owner(agent=agent, home=lasting_id(home, agent))
         async with anyio.create_task_group() as tasks:
-            embark = Embark(engine, archive, owner, wishes)
+            embark = Embark(engine, archive, owner, wishes, tasks)
             launcher = DockerLauncher(root, engine, embark, tasks, owner=owner, keep=options.get("keep", "never"))
             tasks.start_soon(launcher.sweep, name="sweep")
+            tasks.start_soon(launcher.look, name="lookout")
             try:
                 yield launcher
             finally:

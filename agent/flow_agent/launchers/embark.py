@@ -6,7 +6,6 @@ import contextlib
 import json
 import sys
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.abc
 import anyio.to_thread
 
-from flow_agent import events
-from flow_agent.engine import containers, images, registries
+from flow_agent.engine import containers, images
 from flow_agent.engine.client import Engine
-from flow_agent.engine.progress import Progress
 from flow_agent.errors import EngineError, LaunchError
 from flow_agent.launchers import container, luggage
-from flow_agent.launchers.container import Owner
+from flow_agent.launchers.container import REF, Owner
+from flow_agent.launchers.pulls import Pulls
 from flow_agent.model import LaunchSpec
 
 PROGRAMS = ("python3", "python")
@@ -54,9 +53,11 @@ class Wishes:
 class Embark:
     """Makes the containers of one agent."""
 
-    def __init__(self, engine: Engine, archive: Path, owner: Owner, wishes: Wishes) -> None:
+    def __init__(self, engine: Engine, archive: Path, owner: Owner, wishes: Wishes, tasks: anyio.abc.TaskGroup) -> None:
         self._engine, self._archive, self._owner, self._wishes = engine, archive, owner, wishes
-        self._pulling: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self._pulls = Pulls(engine, tasks, wishes.pull_within)
+        self.unsure: set[str] = set()
+        """Refs of which something may be left on the engine, or may yet be made there."""
         self._copied: set[str] = set()
         """Images whose user may not write where the luggage goes."""
         self._programs: dict[str, str] = {}
@@ -87,7 +88,7 @@ class Embark:
         known = self._programs.get(image)  # the first to try, and no more: what is called so may be another image now
         for program in sorted(PROGRAMS, key=lambda program: program != known):
             made = await self._with_image(spec, ref, image, program)
-            async with self._undone(made):
+            async with self._undone(made, ref):
                 try:
                     await self._begin(spec, made, image)
                     self._programs[image] = program
@@ -95,7 +96,7 @@ class Embark:
                 except EngineError as error:
                     if not containers.lacks_program(error):
                         raise
-                await self._remove(made)
+                await self._remove(made, ref)
         raise LaunchError(
             f"the image {image} has no Python: there is neither {' nor '.join(PROGRAMS)} on its PATH",
             hint="expected an image with Python 3.11 or newer, such as python:3.12-slim",
@@ -107,7 +108,7 @@ class Embark:
         """The id of a container that was made; its image is pulled if that is wanted."""
         policy = spec.container.get("pull_policy", "missing")
         if policy == "always":
-            await self._pull(spec, image)
+            await self._pulls.pull(spec, image)
         try:
             return await self._make(spec, ref, image, program)
         except EngineError as error:
@@ -125,15 +126,25 @@ class Embark:
                     f"the engine at {self._engine.address.shown} has no image {image}, and pull_policy is {policy!r}",
                     hint="build or pull it there, or let pull_policy be 'missing'",
                 ) from error
-        async with self._pulling[image]:
-            with contextlib.suppress(EngineError):  # somebody else has pulled it meanwhile
-                return await self._make(spec, ref, image, program)
-            await self._pull(spec, image)
+
+        async def there() -> bool:
+            found = await self._engine.call(f"looking for {image}", partial(images.there, self._engine, image))
+            return found is not None
+
+        await self._pulls.pull(spec, image, there)  # another run may have pulled it meanwhile
         return await self._make(spec, ref, image, program)
 
     async def _make(self, spec: LaunchSpec, ref: str, image: str, program: str) -> str:
         name = container.name_of(spec)
+        try:
+            return await self._made(name, spec, ref, image, program)
+        except EngineError as error:
+            if not containers.is_taken(error):
+                raise
+            await self._remove_earlier(name, error)
+        return await self._made(name, spec, ref, image, program)
 
+    async def _made(self, name: str, spec: LaunchSpec, ref: str, image: str, program: str) -> str:
         def make() -> str:
             config = container.config(
                 spec, self._owner, ref, image=image, program=program, engine=self._engine, network=self._wishes.network
@@ -141,18 +152,13 @@ class Embark:
             return containers.create(self._engine, name, config, container.further_networks(spec))
 
         try:
-            return await self._engine.call(f"making the container {name}", make)
-        except EngineError as error:
-            if not containers.is_taken(error):
-                if error.status is None:  # no answer: it may be there
-                    await self._remove(name)
-                raise
-            await self._remove_earlier(name, error)
-        except BaseException:  # cut off in the middle: it may be there
-            await self._remove(name)
+            return await self._engine.call(f"making the container {name}", make, lane=self._engine.starts)
+        except LaunchError:
             raise
-        async with self._undone(name):
-            return await self._engine.call(f"making the container {name}", make)
+        except BaseException as error:
+            if not isinstance(error, EngineError) or error.status is None:  # no answer, or cut off: it may be there
+                await self._remove_unseen(ref)
+            raise
 
     async def _remove_earlier(self, name: str, error: EngineError) -> None:
         """Remove the container of an earlier claim of the same attempt, which that never let go.
@@ -162,21 +168,8 @@ class Embark:
         found = await self._engine.call("looking", partial(containers.look, self._engine, name))
         if found is not None and container.RUN_ID not in (found["Config"].get("Labels") or {}):
             raise error
-        await self._engine.call("removing", partial(containers.remove, self._engine, name))
-
-    async def _pull(self, spec: LaunchSpec, image: str) -> None:
-        access = images.Access()
-        for secret, value in spec.registry.items():
-            access = images.Access(credentials=registries.credentials(secret, value, image), secret=secret)
-        progress = Progress(partial(events.image_pulled, image))
-        try:
-            await self._engine.call(
-                f"pulling the image {image}",
-                partial(images.pull, self._engine, image, access, progress),
-                seconds=self._wishes.pull_within,
-            )
-        finally:
-            progress.unwanted = True
+        if found is not None:  # by its id: a silent engine may do it when another has that name
+            await self._engine.call("removing", partial(containers.remove, self._engine, found["Id"]))
 
     # What goes into it
 
@@ -196,7 +189,7 @@ class Embark:
             pieces = luggage.packed(self._archive, Path(spec.folder))
             containers.copy_into(self._engine, made, container.PLACE, pieces)
 
-        await self._engine.call("copying into the container", copy, seconds=COPY_WITHIN)
+        await self._engine.call("copying into the container", copy, seconds=COPY_WITHIN, lane=self._engine.copies)
         _check(await self._start(spec, made, luggage.NOTHING), image)
 
     async def _start(self, spec: LaunchSpec, made: str, goods: bytes) -> dict[str, Any]:
@@ -207,6 +200,7 @@ class Embark:
             "starting the container",
             lambda: containers.begin(self._engine, made, data, BEGIN_WITHIN),
             seconds=BEGIN_WITHIN * 2,
+            lane=self._engine.starts,
         )
         try:
             return dict(json.loads(said))
@@ -214,17 +208,28 @@ class Embark:
             return {"failed": f"its first word was {said[:200].decode(errors='replace')!r}"}
 
     @asynccontextmanager
-    async def _undone(self, made: str) -> AsyncIterator[None]:
+    async def _undone(self, made: str, ref: str) -> AsyncIterator[None]:
         """Remove the container if the block does not come to its end."""
         try:
             yield
         except BaseException:
-            await self._remove(made)
+            await self._remove(made, ref)
             raise
 
-    async def _remove(self, made: str) -> None:
+    async def _remove(self, made: str, ref: str) -> None:
+        """Remove the container ``made`` of ``ref``, or remember that it is left."""
+        self.unsure.add(ref)
         with anyio.move_on_after(UNDO_WITHIN, shield=True), contextlib.suppress(EngineError):
             await self._engine.call("removing", partial(containers.remove, self._engine, made))
+            self.unsure.discard(ref)
+
+    async def _remove_unseen(self, ref: str) -> None:
+        """Remove what there is of ``ref``; more of it may come, as the engine may not have begun yet."""
+        self.unsure.add(ref)
+        with anyio.move_on_after(UNDO_WITHIN, shield=True), contextlib.suppress(EngineError):
+            labels = {**self._owner.labels, REF: ref}
+            for each in await self._engine.call("listing", partial(containers.listed, self._engine, labels)):
+                await self._engine.call("removing", partial(containers.remove, self._engine, each["Id"]))
 
 
 def _check(answer: Mapping[str, Any], image: str) -> None:

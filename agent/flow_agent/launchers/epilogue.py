@@ -110,7 +110,7 @@ class Epilogue:
             unpacked(containers.copy_out(self._engine, container, f"{FOLDER}/{name}"), folder / name)
 
         async def ask() -> None:
-            await self._engine.call("fetching the return value", fetch, seconds=FETCH_WITHIN)
+            await self._engine.call("fetching the return value", fetch, seconds=FETCH_WITHIN, lane=self._engine.copies)
 
         try:
             await retry.reached(ask, partial(events.engine_waits, container[:12]), follower.late)

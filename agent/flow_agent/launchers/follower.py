@@ -1,4 +1,4 @@
-"""Follows one container from its first byte to its end, however often the engine goes away meanwhile."""
+"""Follows one container from its first byte to its end, however often the engine goes away, or falls silent."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from flow_agent import events, retry
 from flow_agent.engine import containers
 from flow_agent.engine.client import Engine
 from flow_agent.errors import EngineError
+from flow_agent.launchers.lookout import Lookout
 from flow_agent.launchers.mirror import Mirror
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -25,8 +26,10 @@ class Follower:
     """Of the container ``container``, whose spool folder is ``folder``. ``late`` says that nothing of it can run any
     more, whatever the engine does."""
 
-    def __init__(self, engine: Engine, container: str, folder: Path, late: Callable[[], bool]) -> None:
-        self._engine, self._container, self.folder, self.late = engine, container, folder, late
+    def __init__(
+        self, engine: Engine, lookout: Lookout, container: str, folder: Path, late: Callable[[], bool]
+    ) -> None:
+        self._engine, self._lookout, self._container, self.folder, self.late = engine, lookout, container, folder, late
         self.mirror = Mirror(folder)
         self.news = anyio.Event()
         self.over = False
@@ -36,8 +39,11 @@ class Follower:
         self.failure: Exception | None = None
         self.away: str | None = None
         """What the engine said when it could not be asked; the last time, if it was away for a while."""
+        self.paused = False
+        """Whether somebody has been seen to pause it."""
         self._stream: containers.Output | None = None
-        self._closed = False
+        self._reading = self._heard = 0
+        """The number of the reading that counts, and the bytes that came in all of them."""
 
     async def follow(self) -> None:
         """Follow it, until it has ended or cannot be running any more."""
@@ -61,51 +67,67 @@ class Follower:
 
         Raises EngineError: transient, where it may go on.
         """
-        self.mirror.again()
-        await self._engine.detached("following the container", self._pump)
-        if self.mirror.exit is not None:
-            return
-        found = await self._engine.call("looking", partial(containers.look, self._engine, self._container))
+        found = None
+        with self._lookout.listening(self._container, self._seen, lambda: self._heard):
+            self._reading = self.mirror.again()
+            try:
+                await self._engine.detached("following the container", partial(self._pump, self._reading))
+            finally:
+                self._hang_up()
+            if self.mirror.exit is not None:
+                return
+            found = await self._engine.call("looking", partial(containers.look, self._engine, self._container))
         if found is not None and found["State"].get("Running"):
             raise EngineError("the engine ended what it told of the container, which runs", transient=True)
         self.state = found
 
-    def _pump(self) -> None:
+    def _seen(self, state: str) -> None:
+        if state == "paused" and not self.paused:
+            self.paused = True
+            self._tell()
+
+    def _pump(self, reading: int) -> None:
         try:
             stream = containers.Output(self._engine, self._container)
         except EngineError as error:
             if error.missing:
                 return
             raise
-        self._stream = stream
-        if self._closed:
-            stream.close()
-            return
         try:
+            if reading != self._reading:  # cut off while the engine said nothing: nobody would end it any more
+                return
+            self._stream = stream
             for data in stream:
-                self._take(data)
-                if self.mirror.exit is not None:
+                if not self._take(reading, data) or self.mirror.exit is not None:
                     return
         finally:
             stream.close()
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, reading: int, data: bytes) -> bool:
+        self._heard += len(data)
         try:
-            self.mirror.feed(data)
+            if not self.mirror.feed(reading, data):
+                return False
         except OSError as error:
             if error.errno not in FULL:
                 raise
             # What was not written is read once more: the engine keeps it.
             raise EngineError("the disk of this machine is full", transient=True) from error
         anyio.from_thread.run_sync(self._tell)
+        return True
 
     def _tell(self) -> None:
         news, self.news = self.news, anyio.Event()
         news.set()
 
+    def _hang_up(self) -> None:
+        """End the stream, for the thread that reads it, which may be late to begin."""
+        self._reading = 0
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.interrupt()
+
     def close(self) -> None:
         """Stop following."""
-        self._closed = True
-        if self._stream is not None:
-            self._stream.interrupt()
+        self._hang_up()
         self.mirror.close()

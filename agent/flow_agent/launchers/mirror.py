@@ -30,25 +30,31 @@ class Mirror:
             with contextlib.suppress(FileNotFoundError):
                 (folder / name).unlink()
         self._lines = Lines()
-        self._skip = 0
+        self._skip = self._reading = 0
         self._lock, self._closed = threading.Lock(), False
         self.taken = 0
         """Bytes that are whole lines and were taken."""
         self.exit: Mapping[str, Any] | None = None
         """The exit record, once it has come."""
 
-    def again(self) -> None:
-        """What is fed next begins at the first byte once more."""
-        self._lines, self._skip = Lines(), self.taken
+    def again(self) -> int:
+        """What is fed next begins at the first byte once more; the number of this reading."""
+        with self._lock:
+            self._lines, self._skip = Lines(), self.taken
+            self._reading += 1
+            return self._reading
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes; nothing once it is closed, since whoever reads may be late.
+    def feed(self, reading: int, data: bytes) -> bool:
+        """Take the next bytes of that reading; whether it is still the one that counts, since whoever reads may be
+        late.
 
         Raises OSError: the disk refuses; what was not written may be fed again.
         """
         with self._lock:
-            if not self._closed:
-                self._feed(data)
+            if self._closed or reading != self._reading:
+                return False
+            self._feed(data)
+            return True
 
     def _feed(self, data: bytes) -> None:
         if self._skip:
