@@ -19,6 +19,7 @@ from flow_agent.errors import CloudError, LaunchError, ResultError
 from flow_agent.launchers import ecs_tasks
 from flow_agent.launchers.ecs import ECSLauncher, open_launcher
 from flow_agent.model import LaunchSpec, Reason, Registration
+from flow_agent.objects import aws
 from flow_agent.objects.pool import clients
 from flow_agent.testing import launcher_contract as flows
 from flow_agent.testing.launcher_contract import Launch, Launched, LauncherContract
@@ -440,6 +441,27 @@ async def test_a_task_that_may_not_be_looked_at_is_waited_for_and_that_is_told_o
         assert (await (await second(flows.prints_and_returns)).end(within=60)).code == 0
     assert len([what for what, error in told if "not authorized" in error and what.startswith("tasks in")]) == 1
     assert len([what for what, error in told if "not authorized" in error and what == attempt.ref]) <= 3
+
+
+async def test_keys_that_were_changed_while_the_agent_lives_are_looked_for_again(
+    ecs: Ecs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setattr(retry, "REFUSED_AGAIN", 0.5)
+    monkeypatch.setattr(aws, "_sessions", {})
+    file.write_text("[default]\naws_access_key_id = AKIAOLD\naws_secret_access_key = old\n")
+    async with attempts_of(ecs) as attempts:
+        attempt = await attempts(flows.sleeps, given={"seconds": 3.0})
+        assert ecs.signer == "AKIAOLD"
+        file.write_text("[default]\naws_access_key_id = AKIANEW\naws_secret_access_key = new\n")
+        unknown = (400, "UnrecognizedClientException", "The security token included in the request is invalid.")
+        for action in ("DescribeTasks", "GetLogEvents"):
+            ecs.faults[action] = [unknown]
+        assert (await attempt.end(within=60)).code == 0
+        assert ecs.signer == "AKIANEW"
 
 
 async def test_a_task_whose_definition_was_deregistered_is_followed_all_the_same(ecs: Ecs) -> None:

@@ -69,6 +69,8 @@ class Ecs:
     faults: dict[str, list[Any]] = field(default_factory=dict)
     script: dict[str, Any] | None = None
     calls: dict[str, int] = field(default_factory=dict)
+    signer: str = ""
+    """The access key of the last request."""
     tasks: dict[str, Task] = field(default_factory=dict)
     tokens: dict[str, bytes] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
@@ -227,6 +229,7 @@ class Answers(BaseHTTPRequestHandler):
         ecs, action = self.server.ecs, (self.headers.get("X-Amz-Target") or "sts").rpartition(".")[2]
         with ecs.lock:
             ecs.calls[action] = ecs.calls.get(action, 0) + 1
+            ecs.signer = self.headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0]
             waiting = ecs.faults.get(action)
             fault = waiting.pop(0) if waiting else None
         if isinstance(fault, tuple):

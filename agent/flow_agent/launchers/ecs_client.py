@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from flow_agent import events, retry
 from flow_agent.errors import CloudError, EngineError, SecretNotFound, StoreError
-from flow_agent.objects.aws import AwsClient, aws_client
+from flow_agent.objects.aws import aws_client
 from flow_agent.objects.aws_errors import code, status
 from flow_agent.objects.base import ANSWER_WITHIN
+from flow_agent.objects.pool import clients
 
 T = TypeVar("T")
 
@@ -48,34 +49,28 @@ class Nobody:
 
 @dataclass(frozen=True, kw_only=True)
 class Services:
-    """ECS and CloudWatch of one account and region."""
+    """ECS and CloudWatch of one account and region. Each call takes the client that is kept for it: one with new
+    credentials, if the last one was told that its own are not known any more."""
 
-    ecs: AwsClient
-    logs: AwsClient
     account: str
     region: str
     given: Mapping[str, Any]
-    """The options that their clients were made with."""
+    """The options that clients are made with."""
 
     async def call(self, what: str, method: str, **arguments: Any) -> dict[str, Any]:
         """What ECS answers.
 
         Raises CloudError: ``transient`` if another try can help.
         """
-        return await _called(self.ecs, what, method, arguments)
+        return await _asked("ecs", self.given, what, method, arguments)
 
     async def logged(self, what: str, method: str, *, region: str = "", **arguments: Any) -> dict[str, Any]:
         """What CloudWatch's logs of ``region`` answer; empty is the agent's own.
 
         Raises CloudError.
         """
-        if region in {"", self.region}:
-            return await _called(self.logs, what, method, arguments)
-        try:
-            async with aws_client("logs", {**self.given, "region_name": region}, Nobody(), needs=NEEDS) as logs:
-                return await _called(logs, what, method, arguments)
-        except StoreError as error:
-            raise _explained(error) from error
+        given = self.given if region in {"", self.region} else {**self.given, "region_name": region}
+        return await _asked("logs", given, what, method, arguments)
 
 
 async def patient(call: Callable[[], Awaitable[T]], what: str, lasting: frozenset[str] = GONE) -> T:
@@ -98,11 +93,14 @@ async def patient(call: Callable[[], Awaitable[T]], what: str, lasting: frozense
     return await retry.reached(call, on_wait, refused=refused)
 
 
-async def _called(client: AwsClient, what: str, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+async def _asked(
+    service: str, given: Mapping[str, Any], what: str, method: str, arguments: Mapping[str, Any]
+) -> dict[str, Any]:
     try:
-        answer: dict[str, Any] = await client.call(
-            what, ANSWER_WITHIN, partial(getattr(client.sdk, method), **arguments)
-        )
+        async with aws_client(service, given, Nobody(), needs=NEEDS) as client:
+            answer: dict[str, Any] = await client.call(
+                what, ANSWER_WITHIN, partial(getattr(client.sdk, method), **arguments)
+            )
     except StoreError as error:
         raise _explained(error) from error
     return answer
@@ -125,14 +123,11 @@ async def connected(options: Mapping[str, Any]) -> AsyncGenerator[Services]:
     """
     given = {"region_name": options.get("region") or None, "endpoint_url": options.get("endpoint") or None}
     made = {name: value for name, value in given.items() if value is not None}
-    async with AsyncExitStack() as stack:
+    async with clients():
+        who = await _asked("sts", made, "asking AWS whose credentials these are", "get_caller_identity", {})
         try:
-            ecs, logs, sts = [
-                await stack.enter_async_context(aws_client(service, made, Nobody(), needs=NEEDS))
-                for service in ("ecs", "logs", "sts")
-            ]
+            async with aws_client("ecs", made, Nobody(), needs=NEEDS) as ecs:
+                region = str(ecs.sdk.meta.region_name)
         except StoreError as error:
             raise _explained(error) from error
-        who = await _called(sts, "asking AWS whose credentials these are", "get_caller_identity", {})
-        region = str(ecs.sdk.meta.region_name)
-        yield Services(ecs=ecs, logs=logs, account=str(who["Account"]), region=region, given=made)
+        yield Services(account=str(who["Account"]), region=region, given=made)
