@@ -15,6 +15,7 @@ from types import MappingProxyType
 import pytest
 
 from command import Cli
+from servers.secret_services import certificate
 
 FLOW = """
 import os, time
@@ -117,6 +118,31 @@ def test_an_agent_and_the_command_line_need_nothing_but_the_address_and_a_token(
         assert token not in (served.there.folder / "server.log").read_text()
         assert token not in " ".join(Path(f"/proc/{os.getpid()}/cmdline").read_text().split("\0"))
     assert served.stop_server(signal.SIGTERM) == 0
+
+
+def test_by_tls_an_agent_goes_on_while_its_token_is_replaced_and_the_old_one_revoked(tmp_path):
+    shown, kept = certificate(tmp_path, "localhost")
+    with contextlib.closing(
+        Served(tmp_path, {"FLOW_AGENT_SERVER__CERTIFICATE": str(shown), "FLOW_AGENT_SERVER__KEY": str(kept)})
+    ) as served:
+        served.env["FLOW_AGENT_QUEUE"] = f"https://localhost:{served.port}"
+        assert "FLOW_AGENT_QUEUE_CA" in served.error("flows", code=1)
+        served.env["FLOW_AGENT_QUEUE_CA"] = str(shown)
+        served.write("flows.py", FLOW)
+        served("register", "flows.py")
+        agent = served.agent("--limit", "6", "--lease-heartbeat", "1")
+        runs = served.submit("count", "-p", "n=60", "-p", "pause=0.1", "--count", "6")
+        served.until(lambda: all(run["state"] == "running" for run in served.json("runs")))
+        for _ in range(3):
+            (old,) = [each["id"] for each in served.there.json("tokens", "list") if each["name"] == "agents"]
+            served.write("token", served.there("tokens", "create", "agents", "--scope", "agent"))
+            served.there("tokens", "revoke", old)
+        served.until(lambda: all(served.state(run) == "succeeded" for run in runs), 60)
+        for run in runs:
+            lines = [line for line in served("logs", run).splitlines() if line.startswith("line")]
+            assert lines == [f"line {number}" for number in range(60)]
+            assert served.show(run)["attempt"] == 1
+        assert agent.poll() is None
 
 
 def test_what_a_token_may_not_do_is_told_with_the_way_out(served):
