@@ -51,6 +51,7 @@ class Kubelet:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._folders: dict[str, Path] = {}
         self._killed: set[str] = set()
+        self._starting, self._over = 0, False
         self.tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Any) -> None:
@@ -117,6 +118,9 @@ class Kubelet:
         env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "LANG": "C.UTF-8"}
         env |= {each["name"]: here(each.get("value", "")) for each in container.get("env", [])}
         log = self.logs[uid, container["name"]] = Log()
+        if self._over:
+            raise asyncio.CancelledError
+        self._starting += 1
         try:
             process = await asyncio.create_subprocess_exec(
                 *argv,
@@ -131,6 +135,8 @@ class Kubelet:
         except OSError as error:
             log.end()
             return 128, f"failed to create containerd task: exec: {argv[0]!r}: {error.strerror}"
+        finally:
+            self._starting -= 1
         self._processes[uid] = process
         if tell:
             self.status(pod, phase="Running", running=True)
@@ -200,7 +206,8 @@ class Kubelet:
             self.store.remove("pods", found)
         for key in [key for key in self.logs if key[0] == uid]:
             self.logs.pop(key).end()
-        shutil.rmtree(self._folders.pop(uid, Path("/nonexistent")), ignore_errors=True)
+        if (folder := self._folders.pop(uid, None)) is not None:
+            await _remove(folder)
 
     @staticmethod
     def _signal(process: asyncio.subprocess.Process, number: int, *, group: bool) -> None:
@@ -213,8 +220,9 @@ class Kubelet:
                 process.send_signal(number)
 
     async def close(self) -> None:
+        self._over = True
         deadline = time.monotonic() + 5
-        while self._processes and time.monotonic() < deadline:
+        while (self._processes or self._starting) and time.monotonic() < deadline:
             for uid, process in self._processes.items():
                 self._killed.add(uid)
                 self._signal(process, signal.SIGKILL, group=True)
@@ -222,7 +230,15 @@ class Kubelet:
         for task in list(self.tasks):
             task.cancel()
         for folder in self._folders.values():
-            shutil.rmtree(folder, ignore_errors=True)
+            await _remove(folder)
+
+
+async def _remove(folder: Path) -> None:
+    """Remove the folder of a pod; what was killed just now may still be about to write into it."""
+    deadline = time.monotonic() + 5
+    while folder.exists() and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        await asyncio.sleep(0.02)
 
 
 def _below(pid: int) -> list[int]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import signal
 import ssl
 import sys
 from collections import Counter
@@ -263,6 +264,7 @@ async def main(port: int, certificate: str = "", key: str = "") -> None:
         **tls,
     )
     api.server = uvicorn.Server(config)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn sends itself once more what has ended it
     control = asyncio.create_task(api.control.run())
     try:
         await api.server.serve()
