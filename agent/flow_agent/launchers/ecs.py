@@ -168,10 +168,10 @@ class ECSLauncher:
             if scope.cancelled_caught and held.cluster in self.tasks.blind:
                 until = anyio.current_time() + self._pending  # it may have begun long ago
             elif scope.cancelled_caught and not held.stopped:
+                status = (held.task or {}).get("lastStatus")  # before we stop it, which may be told at once
                 await self.tasks.stop(held)
                 raise LaunchError(
-                    f"its task did not start within {self._pending:g} s (ecs.pending): it is"
-                    f" {(held.task or {}).get('lastStatus')}",
+                    f"its task did not start within {self._pending:g} s (ecs.pending): it is {status}",
                     hint="see its image, its subnets, and the room of its cluster",
                 )
         return True
