@@ -38,6 +38,7 @@ FASTEST_EXTEND = 0.2
 """Seconds between two extensions that pokes asked for: a burst of submits must not become one of writes."""
 CLAIM_FIRST = 0.02
 """Seconds for which a listener that was woken only listens: looking for what is due would hold up the claim."""
+_chance = random.SystemRandom()
 OVERDUE = 0.02
 """Seconds until the next look when a run is due already and the claim that promotes it is on its way."""
 
@@ -147,7 +148,7 @@ class Agent:
 
     async def _quiet_time(self) -> float:
         """Seconds for which nothing is expected: the jittered poll, or less if a run becomes due before."""
-        poll = self._pace.poll * random.uniform(0.8, 1.2)  # noqa: S311 - jitter: it guards nothing
+        poll = self._pace.poll * _chance.uniform(0.8, 1.2)
         due = await self._tools.queue.next_due() if len(self._holds) < self._info.limit else None
         return poll if due is None else min(poll, max(OVERDUE, due - self._tools.now()))
 

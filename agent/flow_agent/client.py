@@ -18,6 +18,7 @@ from flow_agent.errors import NotFound, ResultError, RunError
 from flow_agent.labels import checked
 from flow_agent.model import Json, LogLine, Reason, Registration, Run, State
 from flow_agent.ports import Queue
+from flow_agent.registration import build_registrations
 from flow_agent.resolver import Resolver, opened
 from flow_agent.settings import Settings, load
 
@@ -202,8 +203,6 @@ def register_flow(flow: Flow, labels: Iterable[str] = ()) -> Registration:
 
     Raises RegistrationError: it cannot be stored. InvalidInput: a label is none.
     """
-    from flow_agent.registration import build_registrations  # noqa: PLC0415 - it reads what only authors have
-
     # In this thread: the author's objects may not like another one.
     registrations = build_registrations([flow], labels=tuple(checked(labels)))
     (stored,) = _call(lambda queue: queue.register(registrations))

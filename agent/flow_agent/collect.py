@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import anyio
+
 from flow_agent.errors import InvalidInput, RegistrationError
 from flow_agent.model import Registration
 
@@ -59,8 +61,6 @@ async def collect_stored(
 async def _in_child(
     target: str, asked: Mapping[str, Any], on_output: Callable[[str], object], env: Mapping[str, str] | None
 ) -> list[Registration]:
-    import anyio  # noqa: PLC0415 - the child imports this module too
-
     request = json.dumps(asked)
     with tempfile.TemporaryFile() as answer:
         command = [sys.executable, "-P", "-u", "-c", _CHILD, str(answer.fileno()), request]

@@ -16,13 +16,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Literal
 
 from flow_agent.adoption import adopted, placed
 from flow_agent.errors import FlowAgentError, InvalidInput, RegistrationError
-from flow_agent.flow import Flow
+from flow_agent.flow import Flow, loading
 from flow_agent.model import Registration
 from flow_agent.plugins import load
 from flow_agent.registration import build_registrations, described
@@ -204,10 +205,6 @@ def _executed(root: Path, path: str, place: str) -> ModuleType:
 
 
 def _imported(name: str) -> ModuleType:
-    from importlib import import_module  # noqa: PLC0415 - for modules only
-
-    from flow_agent.flow import loading  # noqa: PLC0415 - for modules only
-
     sys.path.insert(0, str(Path.cwd()))
     try:
         with loading():

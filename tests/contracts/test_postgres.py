@@ -18,7 +18,7 @@ from flow_agent.ports import Leases
 from flow_agent.queues import migrations, postgres
 from flow_agent.queues.postgres import migrate, statements, writer
 from flow_agent.testing.queue_contract.common import SUCCEEDED, agent, lines, registration, running, submitted, won
-from servers.postgres import postgres_running
+from servers.postgres import add_history, postgres_running
 
 pytestmark = pytest.mark.anyio
 
@@ -564,14 +564,7 @@ async def test_listing_by_state_reads_no_history(postgres_url):
         await queue.finish(claims[0], Outcome(state=State.FAILED, reason=Reason.RAISED))
         await queue.cancel(first[5].id)
         with psycopg.connect(postgres_url, autocommit=True) as connection:
-            columns = "flow, version, requirement_set, priority, parameters, created_at, state, detail, attempt, claim"
-            columns += ", losses, agent_id, incarnation, scope, cancel_requested, lease_boot"
-            copied = columns.replace("state", "'succeeded'")
-            connection.execute(
-                f"insert into runs (id, {columns}) select id || 'x' || n, {copied}"
-                " from runs, generate_series(1, 50000) as n where state = 'failed'"
-            )
-            connection.execute("vacuum analyze runs")
+            add_history(connection, 50_000)
             states = json.dumps([str(state) for state in State])
             for name, flow in [
                 ("runs_live", None),

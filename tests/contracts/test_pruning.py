@@ -13,6 +13,7 @@ from flow_agent.queues import memory, postgres, pruning, sqlite
 from flow_agent.queues.postgres import statements
 from flow_agent.testing.queue_contract.common import SUCCEEDED, agent, lines, registration, running
 from flow_agent.testing.queue_contract.pruning import ids, pruned
+from servers.postgres import add_history
 
 pytestmark = pytest.mark.anyio
 
@@ -148,14 +149,7 @@ async def test_many_unused_versions_go_in_moments_whatever_has_run_lately(postgr
         await queue.register([registration()] * 1_001)
         await running(queue)
         with psycopg.connect(postgres_url, autocommit=True) as connection:
-            columns = "flow, version, requirement_set, priority, parameters, created_at, state, detail, attempt, claim"
-            columns += ", losses, agent_id, incarnation, scope, cancel_requested, lease_boot"
-            copied = columns.replace("state", "'succeeded'")
-            connection.execute(
-                f"insert into runs (id, {columns}) select left(id, 20) || lpad(n::text, 6, '0'), {copied}"
-                " from runs, generate_series(1, 50000) as n"
-            )
-            connection.execute("vacuum analyze runs")
+            add_history(connection, 50_000)
             (last,) = connection.execute("select max(serial) from runs").fetchone()
             asked = {"flows": '["add"]', "versions": "[1]", "since": last}
             text = f"explain (format json) {statements.SQL['remove_registrations']}"

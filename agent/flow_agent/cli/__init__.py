@@ -82,9 +82,9 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
             os.set_inheritable(descriptor, True)
     if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - a standard stream is closed by nobody
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - a standard stream is closed by nobody
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,7 +121,7 @@ def _main(arguments: Sequence[str] | None) -> int:
             code = cli.invoke(context)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except BaseException as error:  # noqa: BLE001 - the last handler: people get a line and an exit code
-        from flow_agent.cli.failures import report  # noqa: PLC0415 - tempfile and traceback, for failures only
+    except BaseException as error:  # noqa: BLE001 - the last handler, which tells of each: Ctrl-C and closed pipes are no Exceptions
+        from flow_agent.cli.failures import report  # noqa: PLC0415 - 30 ms that what succeeds saves
 
         return report(error)

@@ -21,47 +21,48 @@ PIPE_CLOSED = 141
 """What a shell gives for a program that SIGPIPE ended."""
 
 
-def report(error: BaseException) -> int:  # noqa: PLR0911 - a table of cases, each with its own exit code
+def report(error: BaseException) -> int:
     """Tell of ``error`` on stderr, and give the exit code."""
     error = _single(error)
     match error:
         case KeyboardInterrupt() | click.exceptions.Abort():
-            return INTERRUPTED
+            code = INTERRUPTED
         case BrokenPipeError():
             _silence_stdout()
-            return PIPE_CLOSED
+            code = PIPE_CLOSED
         case click.exceptions.Exit():
-            return error.exit_code
+            code = error.exit_code
         case SystemExit():
-            return error.code if isinstance(error.code, int) else 1
+            code = error.code if isinstance(error.code, int) else 1
         case click.exceptions.NoArgsIsHelpError():
             error.show()
-            return error.exit_code
+            code = error.exit_code
         case click.UsageError():
             _say(_usage_message(error), _usage_hint(error))
-            return 2
+            code = 2
         case click.ClickException():
             _say(_lowered(error.format_message()))
-            return error.exit_code
+            code = error.exit_code
         case FlowAgentError():
             _say(str(error), error.hint)
-            return error.exit_code
+            code = error.exit_code
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             _silence_stdout()
             what = error.filename or "the output"
             _say(f"{what} cannot be written: {error.strerror}", "free some space on that disk")
-            return 1
+            code = 1
         case PermissionError() if error.filename is not None:
             _say(
                 f"{error.filename} cannot be reached by user id {os.geteuid()}: {error.strerror}",
                 "give this user permission on it and its folders, or set FLOW_AGENT_HOME to a folder of its own",
             )
-            return 1
+            code = 1
         case UnicodeEncodeError() if (typed := next(filter(_undecoded, sys.argv), None)) is not None:
             _say(f"{typed!r} is no text in UTF-8, as the queue keeps it", "files may have such names; nothing else may")
-            return 2
+            code = 2
         case _:
-            return _crashed(error)
+            code = _crashed(error)
+    return code
 
 
 def _undecoded(text: str) -> bool:

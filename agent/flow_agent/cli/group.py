@@ -25,11 +25,11 @@ class LazyGroup(click.Group):
         super().__init__(*arguments, **options)
         self.verbs = verbs
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - overrides click.Group
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature is click's
         """The verbs in the order of the help."""
         return list(self.verbs)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - overrides click.Group
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - the signature is click's
         """The verb; its module is imported now."""
         if cmd_name not in self.verbs:
             return None
@@ -48,7 +48,7 @@ class LazyGroup(click.Group):
             raise NoSuchVerb(f"no such verb {name!r}", ctx, hint)
         return super().resolve_command(ctx, args)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - overrides click.Group
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the signature is click's
         """The list of verbs, from the static lines."""
         with formatter.section("Verbs"):
             formatter.write_dl([(name, line) for name, (_, line) in self.verbs.items()])

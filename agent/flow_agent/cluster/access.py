@@ -174,7 +174,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _yaml(text: str, path: Path) -> Any:
     try:
-        import yaml  # noqa: PLC0415 - only for who has a kubeconfig
+        import yaml  # noqa: PLC0415 - of the extra `kubernetes`: its absence is told below
     except ImportError:
         raise InvalidInput(
             f"the kubeconfig {path} is YAML, for which a package is missing",

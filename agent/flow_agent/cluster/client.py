@@ -41,7 +41,7 @@ class Cluster:
 
         Raises ClusterError.
         """
-        async with self._answer(method, path, what, query, body, ANSWER_WITHIN) as answer:
+        async with self._answer(method, path, what, quiet=ANSWER_WITHIN, query=query, body=body) as answer:
             try:
                 data = await answer.aread()
             except httpx.TransportError as error:
@@ -59,7 +59,7 @@ class Cluster:
 
         Raises ClusterError, also where the pieces are taken.
         """
-        async with self._answer("GET", path, what, query, None, quiet) as answer:
+        async with self._answer("GET", path, what, quiet=quiet, query=query) as answer:
 
             async def pieces() -> AsyncGenerator[bytes]:
                 try:
@@ -72,13 +72,12 @@ class Cluster:
                 yield found
 
     @asynccontextmanager
-    async def _answer(  # noqa: PLR0917 - what makes a request
-        self, method: str, path: str, what: str, query: Mapping[str, Any] | None, body: Any, quiet: float
-    ) -> AsyncIterator[httpx.Response]:
-        answer = await self._sent(method, path, what, query, body, quiet, refused=False)
+    async def _answer(self, method: str, path: str, what: str, **asked: Any) -> AsyncIterator[httpx.Response]:
+        """``asked`` is the rest of ``_sent``."""
+        answer = await self._sent(method, path, what, **asked)
         if answer.status_code == httpx.codes.UNAUTHORIZED:
             await answer.aclose()
-            answer = await self._sent(method, path, what, query, body, quiet, refused=True)
+            answer = await self._sent(method, path, what, refused=True, **asked)
         try:
             if answer.is_error:
                 try:
@@ -90,16 +89,16 @@ class Cluster:
         finally:
             await answer.aclose()
 
-    async def _sent(  # noqa: PLR0917 - as above
+    async def _sent(
         self,
         method: str,
         path: str,
         what: str,
-        query: Mapping[str, Any] | None,
-        body: Any,
-        quiet: float,
         *,
-        refused: bool,
+        quiet: float,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        refused: bool = False,
     ) -> httpx.Response:
         headers = {"Accept": "application/json, */*"}
         if token := await self.access.tokens.current(refused=refused):

@@ -31,7 +31,7 @@ class Tokens:
     def __init__(self, token: str = "") -> None:
         self._token = token
 
-    async def current(self, *, refused: bool = False) -> str:  # noqa: ARG002 - there is no other
+    async def current(self, *, refused: bool = False) -> str:  # noqa: ARG002 - the other kinds of tokens, which override this, heed it
         """The token to send; with ``refused`` another one than the last, if there is one.
 
         Raises ClusterError: there is none now.
