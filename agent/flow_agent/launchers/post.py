@@ -17,9 +17,6 @@ from flow_agent.engine.client import Engine
 from flow_agent.errors import EngineError
 from flow_agent.launchers.lookout import Lookout
 
-NO_USE = frozenset({404, 409})
-"""Answers of an engine for a container that does not run any more."""
-
 
 class Post:
     """Delivers orders in the background; ``container`` gives the id of a ref's container, None when it is nobody's."""
